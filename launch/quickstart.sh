@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# From a fresh checkout to a trained model and a report. See usage() below.
+set -euo pipefail
+
+usage() {
+  cat <<'END'
+usage: launch/quickstart.sh [--help] [--workdir DIR] [ARGUMENT ...]
+
+Sets the environment up (launch/setup.sh), then trains a small model to correct
+its own answers, evaluates it and writes a report, all on the CPU if need be.
+Takes about 10 minutes on 2 cores, besides the set-up. Run it again to go on
+after an interruption: what is done already is kept.
+
+  --workdir DIR   where the run is kept (runs/quickstart in the project)
+  ARGUMENT        passed on to each of the three steps: python -m score_jax
+                  train, evaluate and report (like --config.seed=1)
+END
+}
+
+caller=$PWD
+CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.."
+workdir=runs/quickstart
+arguments=(--config=configs/quickstart.py)
+
+while [ $# -gt 0 ]; do
+  case $1 in
+    -h | --help)
+      usage
+      exit 0
+      ;;
+    --workdir)
+      if [ $# -lt 2 ]; then
+        echo 'score_jax: --workdir needs a folder: see launch/quickstart.sh --help.' >&2
+        exit 2
+      fi
+      workdir=$2
+      shift
+      ;;
+    --workdir=*) workdir=${1#*=} ;;
+    *)
+      arguments+=("$1")
+      shift
+      continue
+      ;;
+  esac
+  # What the caller names is relative to where the caller is.
+  case $workdir in
+    /*) ;;
+    *) workdir=$caller/$workdir ;;
+  esac
+  shift
+done
+
+# step NAME WHAT-IT-DOES
+step() {
+  local status=0
+  printf '\n== %s\n' "$2"
+  .venv/bin/python -m score_jax "$1" "${arguments[@]}" || status=$?
+  if [ "$status" -ne 0 ]; then
+    echo "score_jax: the step '$1' ended early (status $status); run the same command again to go on." >&2
+    exit "$status"
+  fi
+}
+
+arguments+=("--workdir=$workdir")
+echo 'SCoRe quickstart: set-up, training, evaluation, report; about 10 minutes on 2 cores.'
+./launch/setup.sh
+step train 'Training a small model to correct its own answers; most of the time goes here.'
+step evaluate 'Evaluating first and second answers.'
+step report 'Writing the report.'
+
+case $workdir in
+  /*) report=$workdir/report.html ;;
+  *) report=$PWD/$workdir/report.html ;;
+esac
+printf '\nDone. The report: %s\n' "$report"

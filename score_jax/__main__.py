@@ -1,0 +1,123 @@
+"""The commands: python -m score_jax train | evaluate | solve | report."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+EPILOG = """examples:
+  python -m score_jax train    --config=configs/quickstart.py --workdir=runs/quickstart --config.stage2.alpha=5
+  python -m score_jax evaluate --config=configs/quickstart.py --workdir=runs/quickstart --checkpoint=best
+  python -m score_jax solve    --workdir=runs/quickstart "I think of a number, multiply it by $7$ and add $3$. I get $94$. What is my number?"
+  python -m score_jax report   --workdir=runs/quickstart
+"""
+
+
+def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The command and its options, and the --config.FIELD=VALUE overrides."""
+    parser = argparse.ArgumentParser(
+        prog="python -m score_jax",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, text: str, *, config: bool) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        sub.add_argument(
+            "--workdir", required=True, help="the folder that holds everything of the run"
+        )
+        if config:
+            sub.add_argument(
+                "--config",
+                required=True,
+                help="a config file; --config.FIELD=VALUE changes a field",
+            )
+        return sub
+
+    command("train", "Train; the same command again resumes.", config=True)
+    sub = command(
+        "evaluate", "Attempt a split and write attempts.jsonl and results.json.", config=True
+    )
+    sub.add_argument(
+        "--checkpoint",
+        default="stages",
+        help="base | latest | best | a step | stages: the base and the best of every stage (default)",
+    )
+    sub = command("solve", "Show the attempts at a problem of yours.", config=False)
+    sub.add_argument("--checkpoint", default="best", help="base | latest | best (default) | a step")
+    sub.add_argument("problem", help="the problem's text")
+    command("report", "Write report.html from what lies in the work directory.", config=False)
+    return parser.parse_known_args(argv)
+
+
+def main(argv: list[str]) -> int:
+    """Runs a command; what the user can mend ends in one line and exit code 2."""
+    args, rest = parse(argv)
+    try:
+        run(args, rest)
+    except (FileNotFoundError, ValueError) as error:
+        if os.environ.get("SCORE_JAX_TRACEBACK"):
+            raise
+        print(f"score_jax {args.command}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> None:
+    """Imports what the command needs, and no more: some of it takes seconds."""
+    if args.command == "report":
+        # `--config` and its overrides are allowed here so that one line of options serves every command.
+        _refuse([option for option in rest if not option.startswith("--config")])
+        from score_jax.report import write_report
+
+        print(f"Report: {write_report(args.workdir)}")
+        return
+    _quiet_backends()
+    from etils import epath
+
+    workdir = epath.Path(args.workdir)
+    if args.command == "solve":
+        _refuse([option for option in rest if not option.startswith("--config")])
+        from score_jax.solve import solve
+
+        solve(workdir, args.problem, args.checkpoint)
+        return
+    from score_jax.config import load_config
+
+    config = load_config(args.config, rest)
+    _cache_compilations()
+    if args.command == "train":
+        from score_jax.train import train
+
+        train(config, workdir)
+    else:
+        from score_jax.evaluate import evaluate
+
+        evaluate(config, workdir, args.checkpoint)
+
+
+def _refuse(options: list[str]) -> None:
+    if options:
+        raise ValueError(f"{options[0]!r} is not an option of this command; see --help")
+
+
+def _quiet_backends() -> None:
+    """TensorFlow comes along with the gemma package and talks at start-up; nothing here uses it."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def _cache_compilations() -> None:
+    """Keeps compiled programs between commands, unless the user has chosen a place for them."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        jax.config.update("jax_compilation_cache_dir", os.path.join(home, "score_jax", "xla"))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

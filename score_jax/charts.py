@@ -1,0 +1,302 @@
+"""The report's charts: rows and fractions in, one inline SVG out.
+
+Each is drawn about as wide as it is read, on a phone or in a column of a wide page. Colours and
+fonts are the page's CSS variables: one drawing fits light and dark.
+"""
+
+import io
+import math
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+from jaxtyping import Float
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+CURVE, SMALL = (5.0, 2.5), (4.2, 2.3)  # inches of 72 units: two beside each other, or three
+BIN = 0.05  # width of an edit-distance-ratio bin
+ARROW = "\N{RIGHTWARDS ARROW}"
+
+# Stand-ins that matplotlib accepts; the finished SVG names the page's variables in their place.
+INK, MUTED, RULE, UP, DOWN = "#010101", "#010102", "#010103", "#010104", "#010105"
+ATTEMPT = ("#0101a1", "#0101a2", "#0101a3", "#0101a4")
+VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", UP: "--up", DOWN: "--down"}
+VARIABLES |= {colour: f"--t{i + 1}" for i, colour in enumerate(ATTEMPT)}
+
+STYLE = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": RULE,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.labelcolor": MUTED,
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.size": 10,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "svg.fonttype": "none",
+    "text.color": INK,
+    "text.parse_math": False,  # names come from files: a dollar sign is a dollar sign
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.major.pad": 5,
+}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One figure of the page: its title, the drawing, and a line of explanation (may be '')."""
+
+    title: str
+    svg: Markup
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: the key it has in each row, its label at the right end, its colour."""
+
+    key: str
+    label: str
+    colour: str
+
+
+def attempt_lines(rows: Sequence[Mapping], stem: str) -> list[Line]:
+    """The curves stem_t1, stem_t2, ... that occur in any row."""
+    found = {
+        int(m[1]) for row in rows for key in row if (m := re.fullmatch(rf"{stem}_t(\d+)", key))
+    }
+    return [Line(f"{stem}_t{t}", str(t), attempt_colour(t)) for t in sorted(found)]
+
+
+def attempt_colour(t: int) -> str:
+    """The colour of attempt t = 1, 2, ...; the fourth serves all later ones too."""
+    return ATTEMPT[min(t, len(ATTEMPT)) - 1]
+
+
+def running_mean(values: Float[np.ndarray, "s"], window: int) -> Float[np.ndarray, "s"]:
+    """Mean of each value and up to window - 1 before it; NaN values are left out of the mean."""
+    known = np.isfinite(values)
+    total, count = (
+        np.cumsum(np.concatenate([np.zeros(window), column]))
+        for column in (np.where(known, values, 0.0), known.astype(float))
+    )
+    with np.errstate(invalid="ignore"):
+        return (total[window:] - total[:-window]) / (count[window:] - count[:-window])
+
+
+def smoothing(rows: Sequence) -> int:
+    """How many steps the running mean of a curve spans."""
+    return max(1, len(rows) // 40)
+
+
+def curve(name: str, title: str, rows: Sequence[Mapping], lines: Sequence[Line]) -> Chart:
+    """Curves over training steps: faint the values, bold their running mean, which crosses no
+    border of a stage. Rows hold 'step' and perhaps 'stage'; an absent value leaves a gap."""
+    steps = np.array([row["step"] for row in rows])
+    stages = [str(row.get("stage", "")) for row in rows]
+    borders = [0, *(i for i in range(1, len(rows)) if stages[i] != stages[i - 1]), len(rows)]
+    spans = list(pairwise(borders))
+    window = smoothing(rows)
+    ends = []
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
+        figure, axes = _axes(CURVE)
+        for line in lines:
+            values = np.array([_number(row.get(line.key)) for row in rows])
+            if window > 1:
+                axes.plot(steps, values, color=line.colour, linewidth=0.6, alpha=0.35)
+            mean = np.concatenate([running_mean(values[a:b], window) for a, b in spans])
+            for a, b in spans:
+                marker = "o" if np.isfinite(mean[a:b]).sum() == 1 else ""
+                axes.plot(
+                    steps[a:b], mean[a:b], color=line.colour, linewidth=1.6, marker=marker, ms=3
+                )
+            known = np.flatnonzero(np.isfinite(mean))
+            if len(known):
+                ends.append((line, steps[known[-1]], mean[known[-1]]))
+        _mark_stages(axes, steps, stages, spans)
+        if len(lines) > 1:
+            _label_ends(axes, ends)
+        axes.set_xlabel("step", loc="right")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        said = "; ".join(f"{_spoken(line)} ends at {value:.3g}" for line, _, value in ends)
+        svg = _inline(figure, name, f"{title}, steps {steps[0]} to {steps[-1]}: {said or 'empty'}")
+    return Chart(title, svg)
+
+
+def edit_histogram(
+    name: str, title: str, ratios: Mapping[int, Float[np.ndarray, "n"]], right: float, top: float
+) -> Chart:
+    """Fig. 3: edit-distance ratios from attempt t - 1 to attempt t, for every later attempt t.
+
+    right and top, shared by the checkpoints: the largest ratio and the largest share of a bin.
+    """
+    edges = edit_bins(right)
+    same = {t: np.mean(values == 0) for t, values in ratios.items()}
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
+        figure, axes = _axes(SMALL)
+        for t, values in ratios.items():
+            shares = bin_shares(values, edges)
+            fill = len(ratios) == 1
+            axes.stairs(
+                shares, edges, color=attempt_colour(t), fill=fill, alpha=0.85 if fill else 1, lw=1.4
+            )
+        axes.set_xlim(0, edges[-1])
+        axes.set_ylim(0, top * 1.08)
+        axes.set_xlabel("edit-distance ratio", loc="right")
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        said = "; ".join(
+            f"attempt {t - 1} to {t}: median {np.median(values):.2f}, {same[t]:.0%} repeat the text"
+            for t, values in ratios.items()
+        )
+        svg = _inline(figure, name, f"Edit-distance ratio, {title}; {said}")
+    return Chart(title, svg, said[0].upper() + said[1:] + ".")
+
+
+def edit_bins(right: float) -> Float[np.ndarray, "bins_and_one"]:
+    """Bin edges from 0 to past the largest ratio, at least to 0.5."""
+    return np.arange(max(10, math.floor(right / BIN) + 1) + 1) * BIN
+
+
+def bin_shares(
+    values: Float[np.ndarray, "n"], edges: Float[np.ndarray, "bins_and_one"]
+) -> Float[np.ndarray, "bins"]:
+    """Share of the values in each bin."""
+    return np.histogram(values, edges)[0] / max(len(values), 1)
+
+
+def level_accuracy(name: str, title: str, by_level: Mapping[str, Mapping]) -> Chart:
+    """Accuracy of each attempt at every level of difficulty, for one checkpoint."""
+    levels, places = list(by_level), np.arange(len(by_level))
+    count = sum(key.startswith("acc_t") for key in by_level[levels[0]])
+    table = np.array([[by_level[k][f"acc_t{t + 1}"] for t in range(count)] for k in levels])
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
+        figure, axes = _axes(SMALL)
+        axes.vlines(places, table.min(1), table.max(1), color=RULE, linewidth=3)
+        for t in range(count):
+            colour = attempt_colour(t + 1)
+            face = "none" if t == 0 and count > 1 else colour
+            axes.scatter(places, table[:, t], s=34, color=colour, facecolor=face, zorder=3, lw=1.4)
+        axes.set_ylim(-0.04, 1.04)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.set_yticks(np.linspace(0, 1, 5))
+        _name_levels(axes, by_level)
+        said = "; ".join(
+            f"level {k}: " + ", ".join(f"{value:.0%}" for value in row)
+            for k, row in zip(levels, table, strict=True)
+        )
+        svg = _inline(figure, name, f"Accuracy by level, {title}; {said}")
+    return Chart(title, svg)
+
+
+def level_flows(name: str, title: str, by_level: Mapping[str, Mapping], top: float) -> Chart:
+    """Fig. 7: share of problems corrected (up) and spoiled (down) at every level of difficulty."""
+    places = np.arange(len(by_level))
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
+        figure, axes = _axes(SMALL)
+        axes.bar(places, [row["i_to_c"] for row in by_level.values()], 0.5, color=UP)
+        axes.bar(places, [-row["c_to_i"] for row in by_level.values()], 0.5, color=DOWN)
+        axes.axhline(0, color=MUTED, linewidth=0.8)
+        axes.set_ylim(-top * 1.1, top * 1.1)
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_formatter(lambda y, _: f"{abs(y) * 100:.3g}%")
+        _name_levels(axes, by_level)
+        said = "; ".join(
+            f"level {k}: corrected {row['i_to_c']:.1%}, spoiled {row['c_to_i']:.1%}"
+            for k, row in by_level.items()
+        )
+        svg = _inline(figure, name, f"Corrected and spoiled by level, {title}; {said}")
+    return Chart(title, svg)
+
+
+def _axes(size: tuple[float, float]) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=size)
+    return figure, figure.add_axes((0.12, 0.19, 0.83, 0.71))
+
+
+def _number(value) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def _spoken(line: Line) -> str:
+    return f"attempt {line.label}" if line.label.isdigit() else line.label or "the curve"
+
+
+def _mark_stages(axes: Axes, steps, stages: Sequence[str], spans) -> None:
+    """A dashed line where a stage begins, and its name above wherever it finds room."""
+    axes.margins(x=0.02)
+    low, high = axes.get_xlim()
+    for a, b in spans:
+        if a:
+            axes.axvline(steps[a], color=MUTED, linewidth=0.8, dashes=(2, 3))
+        name = stages[a].replace("_", " ")
+        room = (steps[b - 1] - steps[a]) / (high - low) * 0.83 * CURVE[0] * 72
+        if len(name) * 5 < room:
+            place = {"x": steps[a], "y": 1.03, "transform": axes.get_xaxis_transform()}
+            axes.text(s=name, color=MUTED, fontsize=9, **place)
+
+
+def _label_ends(axes: Axes, ends: Sequence[tuple[Line, float, float]]) -> None:
+    """Each curve's label at its end, moved up where two would touch."""
+    low, high = axes.get_ylim()
+    below = -math.inf
+    for line, _, value in sorted(ends, key=lambda end: end[2]):
+        below = max((value - low) / (high - low), below + 0.075)
+        axes.text(1.01, below, line.label, color=line.colour, va="center", transform=axes.transAxes)
+
+
+def _name_levels(axes: Axes, by_level: Mapping[str, Mapping]) -> None:
+    names = list(by_level)
+    every = max(1, len(names) // 10)
+    axes.set_xticks(range(0, len(names), every), names[::every])
+    axes.set_xlim(-0.6, len(names) - 0.4)
+    axes.set_xlabel("level", loc="right")
+
+
+def _inline(figure: Figure, name: str, spoken: str) -> Markup:
+    """The figure as an SVG element: ids unique to it, colours and font those of the page."""
+    page = io.StringIO()
+    with warnings.catch_warnings():  # the reader's fonts draw the text, not matplotlib's
+        warnings.filterwarnings("ignore", message=r"Glyph \d+")
+        figure.savefig(page, format="svg", transparent=True, metadata={"Date": None})
+    root = ElementTree.fromstring(page.getvalue())
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag.endswith(("}metadata", "}style")):
+                parent.remove(child)
+    for element in root.iter():
+        element.tag = element.tag.partition("}")[2]
+        for key, value in list(element.attrib.items()):
+            del element.attrib[key]
+            element.set(
+                key.replace("{http://www.w3.org/1999/xlink}", ""), _restyle(value, key, name)
+            )
+    for key in ("width", "height", "version"):
+        root.attrib.pop(key, None)
+    root.set("role", "img")
+    root.set("aria-label", spoken)
+    return Markup(ElementTree.tostring(root, encoding="unicode"))  # names in it stand escaped
+
+
+def _restyle(value: str, key: str, name: str) -> str:
+    if key == "id":
+        return f"{name}-{value}"
+    if key.endswith("href"):
+        return value.replace("#", f"#{name}-")
+    value = value.replace("url(#", f"url(#{name}-")
+    for colour, variable in VARIABLES.items():
+        value = value.replace(colour, f"var({variable})")
+    return re.sub(r"font: ([\d.]+px) [^;]+", r"font: \1 var(--sans)", value)

@@ -1,0 +1,175 @@
+"""Configs: read from a Python file, changed from the command line, checked before any compute."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+from absl import flags
+from etils import epath
+from ml_collections import config_flags
+
+from score_jax.kl import ESTIMATORS
+
+OBJECTIVES = ("stage_one", "stage_two", "multi_turn")
+_FREE = ("evaluate", "log")  # sections that may change between two commands on one work directory
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
+    """The config that `path` defines, with `--config.field=value` overrides, checked.
+
+    Raises:
+      ValueError: a field is misspelt, has the wrong type, or has a value that makes no sense.
+    """
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    if not epath.Path(path).exists():
+        raise ValueError(f"--config={path}: no such file")
+    for override in overrides:
+        if not override.startswith("--config."):
+            raise ValueError(
+                f"{override!r} is not understood; change a field with --config.FIELD=VALUE"
+            )
+    try:
+        values(["score_jax", f"--config={path}", *overrides])
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        known = flatten(load_config(path)) if overrides else {}
+        raise ValueError(_explain(error, overrides, known)) from error
+    config = values["config"].value
+    check_config(config)
+    return config
+
+
+def _explain(error: Exception, overrides: Sequence[str], known: Mapping[str, Any]) -> str:
+    for override in overrides:
+        field = override.removeprefix("--config.").partition("=")[0]
+        if field not in known:
+            close = difflib.get_close_matches(field, known, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]}?" if close else f"the fields are {', '.join(known)}"
+            return f"config.{field}: no such field; {hint}"
+    return " ".join(str(error).split())
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{'stage2.alpha': 10.0, ...}: leaves by their dotted names."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping | ml_collections.ConfigDict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def check_config(config: ml_collections.ConfigDict) -> None:
+    """Refuses what cannot work, before any compute.
+
+    Raises:
+      ValueError: names the field, its value and the mend.
+    """
+
+    def require(field: str, holds: bool, mend: str) -> None:
+        if not holds:
+            raise ValueError(f"config.{field} = {flatten(config)[field]!r}: {mend}")
+
+    positive = (
+        "train_problems problems_per_step samples_per_problem micro_batches score_chunk "
+        "tokenizer.vocab_size model.layers model.width slots.prompt slots.attempt pretrain.steps "
+        "pretrain.batch evaluate.attempts evaluate.batch checkpoint_every optimizer.clip_norm "
+        "log.every log.transcript_every"
+    ).split()
+    flat = flatten(config)
+    for field in positive:
+        if field not in flat:
+            raise ValueError(f"config.{field} is missing; configs/quickstart.py shows every field")
+        require(field, flat[field] > 0, "must be greater than 0")
+    require(
+        "samples_per_problem",
+        flat["samples_per_problem"] > 1,
+        "RLOO needs at least 2 samples per problem",
+    )
+    require("temperature", flat["temperature"] > 0, "must be greater than 0 to explore")
+    require(
+        "kl_estimator", flat["kl_estimator"] in ESTIMATORS, f"choose one of {', '.join(ESTIMATORS)}"
+    )
+    require(
+        "micro_batches",
+        flat["problems_per_step"] % flat["micro_batches"] == 0,
+        f"must divide problems_per_step = {flat['problems_per_step']}",
+    )
+    names = ["base"]
+    for key in config.stages:
+        if key not in config:
+            raise ValueError(f"config.stages names {key!r}, but there is no config.{key}")
+        stage = config[key]
+        require(
+            f"{key}.objective",
+            stage.objective in OBJECTIVES,
+            f"choose one of {', '.join(OBJECTIVES)}",
+        )
+        require(
+            f"{key}.name",
+            stage.name not in names,
+            "another stage has this name; each needs its own",
+        )
+        require(
+            f"{key}.reference",
+            stage.reference in names,
+            f"must be one of {', '.join(names)}, which come before",
+        )
+        for field in ("steps", "attempts", "learning_rate"):
+            require(f"{key}.{field}", stage[field] > 0, "must be greater than 0")
+        for field in ("alpha", "beta_1", "beta_2", "warmup_steps"):
+            require(f"{key}.{field}", stage[field] >= 0, "must not be negative")
+        require(f"{key}.discount", 0 <= stage.discount <= 1, "must lie in [0, 1]")
+        require(
+            f"{key}.hold",
+            0 <= stage.hold <= 1,
+            "is a fraction of the stage's steps and must lie in [0, 1]",
+        )
+        names.append(stage.name)
+
+
+def claim_workdir(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
+    """Writes the config into a new work directory; refuses one that belongs to another config.
+
+    Raises:
+      ValueError: names the fields that differ.
+    """
+    path = workdir / "config.json"
+    # What JSON makes of the config, so that tuples compare equal to the lists they come back as.
+    mine = json.loads(config.to_json())
+    if not path.exists():
+        workdir.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(mine, indent=1))
+        return
+    theirs, ours = flatten(json.loads(path.read_text())), flatten(mine)
+    missing = object()
+    differ = [
+        f"{field} is {theirs.get(field, 'absent')!r} there and {ours.get(field, 'absent')!r} here"
+        for field in sorted(theirs.keys() | ours.keys())
+        if field.split(".")[0] not in _FREE
+        and theirs.get(field, missing) != ours.get(field, missing)
+    ]
+    if differ:
+        raise ValueError(
+            f"--workdir={workdir} holds a run of another config ({'; '.join(differ)}); "
+            "give another --workdir, or the config that it was started with"
+        )
+
+
+def config_of(workdir: epath.Path) -> ml_collections.ConfigDict:
+    """The config with which a work directory was started.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"--workdir={workdir} holds no run; start one with `python -m score_jax train`"
+        )
+    return ml_collections.ConfigDict(json.loads(path.read_text()))

@@ -1,0 +1,162 @@
+"""Evaluation: greedy attempts at a split, into attempts.jsonl and results.json."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import ml_collections
+from etils import epath
+
+from score_jax import rollout
+from score_jax.checkpoint import Checkpoints
+from score_jax.config import claim_workdir
+from score_jax.log import console, read_jsonl, write_jsonl
+from score_jax.mesh import by_row, check_rows, data_mesh, everywhere
+from score_jax.metrics import result_of
+from score_jax.pretrain import load_base
+from score_jax.rollout import Actor, Graded
+from score_jax.step import Optimizer
+from score_jax.types import Problem
+
+
+def evaluate(
+    config: ml_collections.ConfigDict, workdir: epath.Path, checkpoint: str = "stages"
+) -> dict:
+    """Evaluates checkpoints greedily and writes what they did.
+
+    Args:
+      config: the run's config; its `evaluate` section may differ from the run's.
+      workdir: the run's work directory.
+      checkpoint: 'base'; 'latest' or 'best' (by training reward) of the last stage trained so far; a step;
+        or 'stages' for the base and the best of every stage.
+
+    Returns:
+      results.json as written: entries of checkpoints that were not evaluated now stay.
+    """
+    if not (workdir / "config.json").exists():
+        raise FileNotFoundError(
+            f"--workdir={workdir} holds no run; `python -m score_jax train` starts one"
+        )
+    claim_workdir(workdir, config)
+    devices = data_mesh()
+    check_rows(config.evaluate.batch, devices, "config.evaluate.batch")
+    results_path, attempts_path = workdir / "results.json", workdir / "attempts.jsonl"
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        chosen = choose(config, checkpoints, checkpoint)
+        actor, base = load_base(config, workdir, say=console.print)
+        results = json.loads(results_path.read_text()) if results_path.exists() else {}
+        rows = read_jsonl(attempts_path)
+        problems = list(actor.task.problems(config.evaluate.split))[
+            : config.evaluate.problems or None
+        ]
+        for name, step in chosen.items():
+            params = load_policy(config, checkpoints, step, base)
+            graded = attempt_all(
+                actor, jax.device_put(params, everywhere(devices)), problems, config, name
+            )
+            fresh = attempt_rows(graded, checkpoint=name, step=step, split=config.evaluate.split)
+            rows = [row for row in rows if row["checkpoint"] != name] + fresh
+            results[name] = result_of(fresh)
+            console.print(summary_line(name, results[name]))
+    order = {
+        name: place
+        for place, name in enumerate(["base", *(config[key].name for key in config.stages)])
+    }
+    results = dict(sorted(results.items(), key=lambda item: order.get(item[0], len(order))))
+    write_jsonl(attempts_path, rows)
+    results_path.write_text(json.dumps(results, indent=1))
+    return results
+
+
+def choose(
+    config: ml_collections.ConfigDict, checkpoints: Checkpoints, checkpoint: str
+) -> dict[str, int]:
+    """The checkpoints asked for: {name: step}, step 0 being the base.
+
+    Raises:
+      FileNotFoundError: there is no such checkpoint; the message names those there are.
+    """
+    names = [config[key].name for key in config.stages]
+    trained = [name for name in names if checkpoints.last(name) is not None]
+    if checkpoint == "base":
+        return {"base": 0}
+    if checkpoint == "stages":
+        return {"base": 0} | {name: checkpoints.best(name) for name in trained}
+    if trained and checkpoint == "latest":
+        return {"latest": checkpoints.last(trained[-1])}
+    if trained and checkpoint == "best":
+        return {"best": checkpoints.best(trained[-1])}
+    if checkpoint.isdigit() and int(checkpoint) in checkpoints.steps():
+        return {f"step_{checkpoint}": int(checkpoint)}
+    raise FileNotFoundError(
+        f"--checkpoint={checkpoint}: not in {checkpoints.directory}; there are base, stages"
+        + (
+            f", latest, best and the steps {checkpoints.steps()}"
+            if trained
+            else "; train first for more"
+        )
+    )
+
+
+def load_policy(
+    config: ml_collections.ConfigDict, checkpoints: Checkpoints, step: int, base: dict
+) -> dict:
+    """The parameters of a step; the base's for step 0."""
+    if step == 0:
+        return base
+    like = Optimizer(**config.optimizer.to_dict()).init(base)
+    return checkpoints.restore(step, like).params
+
+
+def attempt_all(
+    actor: Actor,
+    params: dict,
+    problems: list[Problem],
+    config: ml_collections.ConfigDict,
+    name: str,
+) -> Graded:
+    """Attempts at all problems, `evaluate.batch` at a time; the last batch is filled up and cut."""
+    size = config.evaluate.batch
+    parts = []
+    for cut in range(0, len(problems), size):
+        batch = problems[cut : cut + size]
+        filled = batch + [batch[-1]] * (size - len(batch))
+        keys = rollout.row_keys(config.seed, f"evaluate {name}", cut, size)
+        _, graded = rollout.roll_out(
+            actor,
+            params,
+            filled,
+            keys,
+            temperature=config.evaluate.temperature,
+            sharding=by_row(data_mesh()),
+        )
+        parts.append(graded.head(len(batch)))
+    return Graded.join(parts)
+
+
+def attempt_rows(graded: Graded, *, checkpoint: str, step: int, split: str) -> list[dict]:
+    """The rows of attempts.jsonl."""
+    return [
+        {
+            "checkpoint": checkpoint,
+            "step": step,
+            "split": split,
+            "id": problem.id,
+            "prompt": problem.prompt,
+            "gold": problem.gold,
+            "level": problem.level,
+            "attempts": graded.texts[row],
+            "answers": graded.answers[row],
+            "rewards": graded.rewards[row].tolist(),
+            "finished": graded.finished[row].tolist(),
+        }
+        for row, problem in enumerate(graded.problems)
+    ]
+
+
+def summary_line(name: str, result: dict) -> str:
+    """One checkpoint's numbers on one line."""
+    keys = [key for key in result if key.startswith("acc_")] + ["delta", "i_to_c", "c_to_i"]
+    numbers = "  ".join(f"{key} {100 * result[key]:.1f}%" for key in keys if key in result)
+    return f"{name:>12}  {numbers}  ({result['n']} problems)"

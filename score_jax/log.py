@@ -1,0 +1,109 @@
+"""What a run tells: lines of JSON, TensorBoard scalars, and a progress bar."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import rich.console
+import rich.progress
+import tensorboardX
+from etils import epath
+
+console = rich.console.Console(highlight=False, soft_wrap=True)
+
+
+def append_jsonl(path: epath.Path, row: Mapping[str, Any]) -> None:
+    """Appends one line."""
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def read_jsonl(path: epath.Path) -> list[dict[str, Any]]:
+    """The rows of a file; [] if there is none."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def write_jsonl(path: epath.Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes all rows at once: a reader sees the old file or the new one, never a part."""
+    draft = path.with_name(path.name + ".tmp")
+    draft.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    draft.rename(path)
+
+
+class Metrics:
+    """The rows of a training run, in metrics.jsonl and for TensorBoard."""
+
+    def __init__(self, workdir: epath.Path, step: int):
+        """Opens the log at `step`: rows of later steps, which a resumed run writes anew, are dropped."""
+        self._path = workdir / "metrics.jsonl"
+        write_jsonl(self._path, [row for row in read_jsonl(self._path) if row["step"] <= step])
+        self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """One step's numbers."""
+        append_jsonl(self._path, row)
+        for key, value in row.items():
+            if isinstance(value, int | float) and key != "step":
+                self._board.add_scalar(key, value, row["step"])
+
+    def close(self) -> None:
+        """Flushes."""
+        self._board.close()
+
+
+def by_attempt(name: str, values: Iterable[float]) -> dict[str, float]:
+    """{'name_t1': ..., 'name_t2': ...}."""
+    return {f"{name}_t{number}": float(value) for number, value in enumerate(values, start=1)}
+
+
+class Progress:
+    """A progress bar with a few numbers and the time left; plain lines where no terminal listens."""
+
+    def __init__(self, title: str, total: int, *, every: int, done: int = 0):
+        self._every, self._title, self._total, self._done, self._first = (
+            every,
+            title,
+            total,
+            done,
+            done,
+        )
+        self._start = time.monotonic()
+        self._bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(bar_width=24),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TextColumn("{task.fields[numbers]}"),
+            rich.progress.TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(title, total=total, completed=done, numbers="")
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def advance(self, numbers: Mapping[str, float]) -> None:
+        """One step further."""
+        self._done += 1
+        if self._done % self._every and self._done != self._total:
+            self._bar.update(self._task, completed=self._done)
+            return
+        # Only now are the numbers fetched, so that the device need not wait in between.
+        text = "  ".join(f"{key} {float(np.asarray(value)):.3f}" for key, value in numbers.items())
+        self._bar.update(self._task, completed=self._done, numbers=text)
+        if not console.is_terminal:
+            elapsed = time.monotonic() - self._start
+            left = elapsed / (self._done - self._first) * (self._total - self._done)
+            console.print(f"{self._title}  {self._done}/{self._total}  {text}  {left:.0f} s left")
+
+    def say(self, text: str) -> None:
+        """Prints above the bar."""
+        console.print(text, markup=False)

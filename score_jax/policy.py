@@ -1,0 +1,191 @@
+"""The policy: a Gemma model of the gemma package, and the log-probabilities of what it wrote."""
+
+from __future__ import annotations
+
+import functools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import ml_collections
+from gemma import gm
+from jaxtyping import Array, Float, Int
+
+from score_jax.types import CONTEXT, PADDING, Episodes
+
+
+def small_gemma(config: ml_collections.ConfigDict, vocab_size: int) -> gm.nn.Transformer:
+    """A Gemma-3-shaped model of any size: local sliding layers, the last one global, query-key norm."""
+    kinds = gm.nn.config.AttentionType
+    attention_types = (kinds.LOCAL_SLIDING,) * (config.layers - 1) + (kinds.GLOBAL,)
+    return gm.nn.Transformer(
+        config=gm.nn.config.TransformerConfig(
+            num_embed=vocab_size,
+            embed_dim=config.width,
+            hidden_dim=config.hidden_width,
+            num_heads=config.heads,
+            head_dim=config.head_width,
+            num_kv_heads=config.kv_heads,
+            attention_types=attention_types,
+            sliding_window_size=config.sliding_window,
+            final_logit_softcap=None,
+            use_post_attn_norm=True,
+            use_post_ffw_norm=True,
+            use_qk_norm=True,
+            transpose_gating_einsum=True,
+            local_base_frequency=10_000,
+            global_base_frequency=1_000_000,
+        ),
+        dtype=jnp.dtype(config.dtype),
+    )
+
+
+def init_params(model: gm.nn.Transformer, key: jax.Array) -> dict:
+    """Random parameters."""
+    return jax.jit(lambda key: model.init(key, jnp.ones((1, 2), jnp.int32))["params"])(key)
+
+
+def positions_of(valid: Int[Array, "E L"]) -> Int[Array, "E L"]:
+    """Positions that count only what stands there, so that padding anywhere in a row changes nothing."""
+    return jnp.maximum(jnp.cumsum(valid, axis=-1) - 1, 0)
+
+
+def hidden_states(
+    model: gm.nn.Transformer, params: dict, tokens: Int[Array, "E L"], attempt: Int[Array, "E L"]
+) -> Float[Array, "E L D"]:
+    """The final hidden states of whole transcripts; every attempt in one forward pass.
+
+    attention mask of one row · · p p 1 1 · f 2 2     (· = padding, anywhere)
+    a query sees the non-padding tokens up to itself
+    """
+    valid = attempt != PADDING
+    causal = jnp.tril(jnp.ones((tokens.shape[1],) * 2, bool))
+    return model.apply(
+        {"params": params},
+        tokens,
+        positions=positions_of(valid),
+        attention_mask=valid[:, None, :] & causal[None],
+        return_hidden_states=True,  # the logits that the model makes beside them are dead code under jit
+    ).hidden_states
+
+
+@flax.struct.dataclass
+class Head:
+    """The output layer: hidden states to logits, with the temperature that the sampler used.
+
+    Attributes:
+      table: the tied embedding table, [V, D].
+      softcap: Gemma 2's bound on the final logits, or None.
+      temperature: logits are divided by it.
+    """
+
+    table: Float[Array, "V D"]
+    softcap: float | None = flax.struct.field(pytree_node=False, default=None)
+    temperature: float = 1.0
+
+    def logits(self, hidden: Float[Array, "*S D"]) -> Float[Array, "*S V"]:
+        """Logits at temperature 1, float32."""
+        logits = jnp.dot(hidden, self.table.T, preferred_element_type=jnp.float32)
+        return logits if self.softcap is None else jnp.tanh(logits / self.softcap) * self.softcap
+
+    def log_softmax(self, hidden: Float[Array, "*S D"]) -> Float[Array, "*S V"]:
+        """Log-probabilities of every token at the head's temperature, float32."""
+        return jax.nn.log_softmax(self.logits(hidden) / self.temperature)
+
+
+def head_of(model: gm.nn.Transformer, params: dict, temperature: float = 1.0) -> Head:
+    """The model's output layer with `params`."""
+    table = params["embedder"]["input_embedding"]
+    return Head(table, softcap=model.config.final_logit_softcap, temperature=temperature)
+
+
+@flax.struct.dataclass
+class TokenScores:
+    """What the policy says about each sampled token (0 where `attempt` < 1), in nats.
+
+    Attributes:
+      logp: log π(token | what stands before it).
+      entropy: of π(· | what stands before it).
+      kl: exact KL(π(·|·) ‖ π_ref(·|·)) over the vocabulary; zeros where no reference states were given.
+    """
+
+    logp: Float[Array, "E L"]
+    entropy: Float[Array, "E L"]
+    kl: Float[Array, "E L"]
+
+
+@flax.struct.dataclass
+class Reference:
+    """The frozen reference policy's hidden states and output layer: D numbers per token, not V."""
+
+    hidden: Float[Array, "E L D"]
+    head: Head
+
+
+def score_tokens(
+    head: Head,
+    hidden: Float[Array, "E L D"],
+    episodes: Episodes,
+    *,
+    reference: Reference | None = None,
+    chunk: int = 64,
+) -> TokenScores:
+    """Log-probability, entropy and exact KL of each sampled token.
+
+    Works through the transcript `chunk` positions at a time and recomputes each chunk in the backward
+    pass: no array of [E, L, V] ever exists, the largest is [E, chunk, V].
+    """
+    # The state at t speaks of token t + 1.
+    rows = {
+        "hidden": hidden[:, :-1],
+        "target": episodes.tokens[:, 1:],
+        "attempt": episodes.attempt[:, 1:],
+    }
+    if reference is not None:
+        rows["reference"] = reference.hidden[:, :-1]
+
+    @jax.checkpoint
+    def score_chunk(rows):
+        logp_all = head.log_softmax(rows["hidden"])
+        p_all = jnp.exp(logp_all)
+        logp = jnp.take_along_axis(logp_all, rows["target"][..., None], axis=-1)[..., 0]
+        entropy = -jnp.sum(p_all * logp_all, axis=-1)
+        kl = jnp.zeros_like(logp)
+        if reference is not None:
+            kl = jnp.sum(
+                p_all * (logp_all - reference.head.log_softmax(rows["reference"])), axis=-1
+            )
+        sampled = rows["attempt"] > CONTEXT
+        return TokenScores(*(jnp.where(sampled, score, 0.0) for score in (logp, entropy, kl)))
+
+    length = episodes.tokens.shape[1] - 1
+    chunks = jax.tree.map(lambda x: _split_chunks(x, min(chunk, length)), rows)
+    scores = jax.lax.map(score_chunk, chunks)
+    return jax.tree.map(lambda x: jnp.pad(_join_chunks(x)[:, :length], ((0, 0), (1, 0))), scores)
+
+
+def _split_chunks(x: Array, chunk: int) -> Array:
+    """[E, L, ...] to [L / chunk, E, chunk, ...], zeros after the end."""
+    rows, length = x.shape[:2]
+    count = -(-length // chunk)
+    x = jnp.pad(x, ((0, 0), (0, count * chunk - length)) + ((0, 0),) * (x.ndim - 2))
+    return jnp.moveaxis(x.reshape(rows, count, chunk, *x.shape[2:]), 1, 0)
+
+
+def _join_chunks(x: Array) -> Array:
+    """The inverse of `_split_chunks`, the added zeros still there."""
+    return jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
+
+
+@functools.partial(jax.jit, static_argnames=("model", "chunk"))
+def score_episodes(
+    model: gm.nn.Transformer,
+    params: dict,
+    episodes: Episodes,
+    *,
+    temperature: float = 1.0,
+    chunk: int = 64,
+) -> TokenScores:
+    """Scores whole transcripts with `params`, outside of any update."""
+    hidden = hidden_states(model, params, episodes.tokens, episodes.attempt)
+    return score_tokens(head_of(model, params, temperature), hidden, episodes, chunk=chunk)

@@ -1,0 +1,130 @@
+"""The base model: pre-trained here from a task's demonstrations, and kept for later runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+from etils import epath
+
+from score_jax import checkpoint, mesh, policy, prompts, tokenizer
+from score_jax.log import Progress, append_jsonl
+from score_jax.rollout import Actor
+from score_jax.step import Examples, Optimizer, sft_step
+from score_jax.task import Task, load_task
+
+# The sections of a config that the base model depends on.
+_SECTIONS = ("seed", "task", "tokenizer", "model", "slots", "pretrain")
+
+
+def base_dir(config: ml_collections.ConfigDict, workdir: epath.Path) -> epath.Path:
+    """Where the base model lies: config.base_dir, or inside the work directory."""
+    return epath.Path(config.base_dir) if config.base_dir else workdir / "base"
+
+
+def load_base(
+    config: ml_collections.ConfigDict, workdir: epath.Path, say: Callable[[str], None] = print
+) -> tuple[Actor, dict]:
+    """The base model, pre-trained now unless an earlier run with the same settings left it.
+
+    Returns:
+      The actor (with config.evaluate.attempts attempts), and the base's parameters.
+
+    Raises:
+      ValueError: config.base_dir holds a base model of other settings.
+    """
+    directory = base_dir(config, workdir)
+    settings = {section: json.loads(config.to_json())[section] for section in _SECTIONS}
+    done = directory / "settings.json"
+    task = load_task(config.task, config.data_dir or None)
+    if done.exists():
+        found = json.loads(done.read_text())
+        if found != settings:
+            differ = ", ".join(key for key in settings if found.get(key) != settings[key])
+            raise ValueError(
+                f"config.base_dir: {directory} holds a base model made with another {differ}; "
+                "name another folder, or remove that one"
+            )
+        actor = _actor(
+            config, task, tokenizer.SmallTokenizer(path=str(directory / "tokenizer.model"))
+        )
+        like = policy.init_params(actor.model, jax.random.key(0))
+        say(f"Base model: reused from {directory} (its settings are unchanged).")
+        return actor, checkpoint.load_params(directory / "params", like)
+    say(f"Base model: pre-training {config.pretrain.steps} steps on the task's demonstrations ...")
+    directory.mkdir(parents=True, exist_ok=True)
+    corpus = task.corpus(config.tokenizer.texts)
+    vocabulary = tokenizer.train_tokenizer(
+        corpus, directory / "tokenizer.model", vocab_size=config.tokenizer.vocab_size
+    )
+    actor = _actor(config, task, vocabulary)
+    params = pretrain(config, actor, directory)
+    checkpoint.save_params(params, directory / "params")
+    done.write_text(json.dumps(settings, indent=1))
+    return actor, params
+
+
+def _actor(
+    config: ml_collections.ConfigDict, task: Task, vocabulary: tokenizer.SmallTokenizer
+) -> Actor:
+    slots = prompts.make_slots(
+        vocabulary,
+        task,
+        prompt=config.slots.prompt,
+        attempt=config.slots.attempt,
+        attempts=config.evaluate.attempts,
+    )
+    return Actor(policy.small_gemma(config.model, vocabulary.vocab_size), vocabulary, task, slots)
+
+
+def demonstrations(
+    actor: Actor, *, seed: int, step: int, batch: int, unlearned: bool = True
+) -> Examples:
+    """The batch of one pre-training step: a function of (seed, step)."""
+    rng = np.random.default_rng([seed, step])
+    problems = actor.task.problems("train")
+    chosen = [problems[index] for index in rng.integers(len(problems), size=batch)]
+    shown = [actor.task.demonstration(problem, rng) for problem in chosen]
+    return Examples(
+        *prompts.encode_demonstrations(actor.tokenizer, actor.task, chosen, shown, actor.slots)
+    )
+
+
+def pretrain(config: ml_collections.ConfigDict, actor: Actor, directory: epath.Path) -> dict:
+    """Imitates demonstrations for config.pretrain.steps steps; the learning rate falls by a cosine."""
+    settings = config.pretrain
+    devices = mesh.data_mesh()
+    mesh.check_rows(settings.batch, devices, "config.pretrain.batch")
+    actor = actor.with_attempts(settings.attempts)
+    optimizer = Optimizer(
+        clip_norm=settings.clip_norm, b2=settings.b2, weight_decay=settings.weight_decay
+    )
+    params = policy.init_params(actor.model, jax.random.key(config.seed))
+    state = optimizer.init(jax.device_put(params, mesh.everywhere(devices)))
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0,
+        settings.learning_rate,
+        settings.warmup_steps,
+        settings.steps,
+        0.05 * settings.learning_rate,
+    )
+    (directory / "metrics.jsonl").unlink(missing_ok=True)
+    with Progress("base model", settings.steps, every=config.log.every) as progress:
+        for step in range(settings.steps):
+            batch = demonstrations(actor, seed=config.seed, step=step, batch=settings.batch)
+            batch = jax.device_put(batch, mesh.by_row(devices))
+            state, metrics = sft_step(
+                state, batch, jnp.float32(schedule(step)), model=actor.model, optimizer=optimizer
+            )
+            progress.advance({"loss": metrics["loss"]})
+            if (step + 1) % config.log.every == 0:
+                append_jsonl(
+                    directory / "metrics.jsonl", {"step": step + 1, "loss": float(metrics["loss"])}
+                )
+    return state.params

@@ -1,0 +1,380 @@
+"""One self-contained page about a run: report.html, made from the files of its work directory.
+
+Needs neither JAX nor the model nor a network: copy the files to a laptop and write the page there.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from score_jax import charts, metrics
+
+TRANSCRIPT_BYTES = 8_000_000  # of JSON in the page; whole problems beyond it are counted, not shown
+MINUS = "\N{MINUS SIGN}"
+DELTA, ARROW = "\N{GREEK CAPITAL LETTER DELTA}", charts.ARROW
+COMMAND = "python -m score_jax evaluate --config=... --workdir="
+
+# Config fields, by their last name, that the page's head shows; the rest folds away below.
+HEAD_FIELDS = {
+    *("task", "dataset", "model", "seed", "seeds", "steps", "problems", "samples", "batch_size"),
+    *("alpha", "beta_1", "beta_2", "gamma", "learning_rate", "temperature", "lora_rank"),
+}
+
+# (stem of the keys in metrics.jsonl, title); stem_t1, stem_t2, ... are drawn together.
+MAIN_CURVES = (
+    ("reward", "Reward of each attempt"),
+    ("delta", f"{DELTA}: last attempt minus first"),
+    ("kl", "KL to the reference policy"),
+    ("changed", "How often the answer changes"),
+)
+MORE_CURVES = (
+    ("entropy", "Entropy"),
+    ("length", "Length, tokens"),
+    ("unparsed", "Attempts without a readable answer"),
+    ("unfinished", "Attempts cut off"),
+    ("loss", "Loss"),
+    ("grad_norm", "Gradient norm"),
+    ("learning_rate", "Learning rate"),
+    ("seconds", "Seconds per step"),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the files of a work directory say.
+
+    config: flat, dotted names. results: results.json, in order of training, completed from
+    attempts. attempts: label of an evaluation -> its rows. steps, pretraining: rows of
+    metrics.jsonl and base/metrics.jsonl. notes: what was left out or worked out, for the reader.
+    """
+
+    workdir: Path
+    config: dict[str, str]
+    results: dict[str, dict]
+    attempts: dict[str, list[dict]]
+    steps: list[dict]
+    pretraining: list[dict]
+    notes: list[str] = field(default_factory=list)
+
+
+def write_report(workdir: str | Path, *, transcript_bytes: int = TRANSCRIPT_BYTES) -> Path:
+    """Writes workdir/report.html from whichever of the run's files exist; returns its path.
+
+    Reads results.json, attempts.jsonl, metrics.jsonl, config.json, base/metrics.jsonl.
+    """
+    run = read_run(Path(workdir))
+    template = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template("report.html.j2")
+    shown, total, transcripts = transcripts_of(run.attempts, transcript_bytes)
+    page = template.render(
+        run=run,
+        title=str(run.workdir.resolve().name),
+        final=next(reversed(run.results), ""),
+        most_attempts=max((t for r in run.results.values() for t in _attempts_of(r)), default=2),
+        head=_head(run.config),
+        facts=_facts(run),
+        tiles=_tiles(run.results),
+        table=result_table(run.results),
+        smoothing={"curves": charts.smoothing(run.steps), "pre": charts.smoothing(run.pretraining)},
+        curves=_curves(run.steps, MAIN_CURVES),
+        more_curves=[*_flow_curve(run.steps), *_curves(run.steps, MORE_CURVES)],
+        edits=_edit_charts(run.attempts),
+        levels=_level_charts(run.results),
+        pretraining=_curves(run.pretraining, (("loss", "Loss"),), "pretraining"),
+        transcripts=transcripts,
+        shown=shown,
+        total=total,
+        megabytes=f"{transcript_bytes / 1e6:g}",
+    )
+    path = run.workdir / "report.html"
+    scratch = path.with_suffix(".html.part")  # so that a reader never meets half a page
+    scratch.write_text(page, encoding="utf-8", errors="replace")
+    os.replace(scratch, path)
+    return path
+
+
+def read_run(workdir: Path) -> Run:
+    """Reads what exists; FileNotFoundError if there is nothing to show."""
+    notes: list[str] = []
+    rows, steps, pretraining = (
+        read_jsonl(workdir / name, notes)
+        for name in ("attempts.jsonl", "metrics.jsonl", "base/metrics.jsonl")
+    )
+    results = _read_json(workdir / "results.json")
+    if not (rows or steps or pretraining or results):
+        raise FileNotFoundError(f"{workdir}: no results here yet; make them: {COMMAND}{workdir}")
+    attempts = _evaluations(rows, notes)
+    for label, group in attempts.items():
+        if group[0]["checkpoint"] not in results:
+            results[label] = metrics.result_of(group)
+            notes.append(f"{label}: not in results.json, worked out from attempts.jsonl.")
+    config = _flat(_read_json(workdir / "config.json"))
+    steps = _last_of_each(steps, ("stage", "step"), "metrics.jsonl", notes)
+    pretraining = _last_of_each(pretraining, ("step",), "base/metrics.jsonl", notes)
+    return Run(workdir, config, results, attempts, steps, pretraining, notes)
+
+
+def read_jsonl(path: Path, notes: list[str]) -> list[dict]:
+    """The rows of a file; [] if it is absent. A torn last line (the run is still writing) is
+    left out and noted; a torn line before it is an error."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    numbered = [(i, line) for i, line in enumerate(lines, 1) if line.strip()]
+    rows = []
+    for number, line in numbered:
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError("not an object")
+            rows.append(row)
+        except ValueError as error:
+            if number != numbered[-1][0]:
+                raise ValueError(
+                    f"{path}:{number}: not a row ({error}); delete this line and start again"
+                ) from error
+            notes.append(f"{path.name}: its last line is unfinished and was left out (1 line).")
+    return rows
+
+
+def result_table(results: Mapping[str, Mapping]) -> list[dict]:
+    """The rows of the page's table: label, kind, and per checkpoint (value, interval) as text."""
+    if not results:
+        return []
+    last = max(t for r in results.values() for t in _attempts_of(r))
+    rows = [("n", "problems", "count")]
+    rows += [(f"acc_t{t}", f"Accuracy@t{t}", "share") for t in range(1, last + 1)]
+    pairs = [("", 1, last)] if last > 1 else []
+    if last > 2:
+        pairs += [(f"_t{t}_t{t + 1}", t, t + 1) for t in range(1, last)]
+    for suffix, a, b in pairs:
+        where = f"(t{a}, t{b})"
+        rows.append((f"delta{suffix}", f"{DELTA} {where}", "delta"))
+        rows.append((f"i_to_c{suffix}", f"corrected, i{ARROW}c {where}", "share"))
+        rows.append((f"c_to_i{suffix}", f"spoiled, c{ARROW}i {where}", "share"))
+    rows += [("changed", "answer changed", "share")] if last > 1 else []
+    for stem, label in (("unparsed", "no readable answer"), ("unfinished", "cut off")):
+        rows += [(f"{stem}_t{t}", f"{label} @t{t}", "share") for t in range(1, last + 1)]
+    return [
+        {"label": label, "kind": kind, "cells": [_cell(r, key, kind) for r in results.values()]}
+        for key, label, kind in rows
+        if any(r.get(key) is not None for r in results.values())
+    ]
+
+
+def transcripts_of(
+    attempts: Mapping[str, Sequence[Mapping]], limit: int
+) -> tuple[int, int, Markup]:
+    """(transcripts shown, transcripts there are, the JSON that the page pages through).
+
+    Problems are taken in the order of the file, each with all its checkpoints, until the JSON
+    would exceed limit bytes.
+    """
+    by_problem: dict[tuple, list] = {}
+    for number, rows in enumerate(attempts.values()):
+        for row in rows:
+            problem = tuple(row[k] for k in ("split", "id", "level", "prompt", "gold"))
+            right = [bool(reward == 1.0) for reward in row["rewards"]]
+            entry = [number, row["attempts"], row["answers"], right, row["finished"]]
+            by_problem.setdefault(problem, []).append(entry)
+    chosen, size, shown = [], 0, 0
+    for (_, name, level, prompt, gold), runs in by_problem.items():
+        text = _script_json(
+            {"id": name, "level": level, "prompt": prompt, "gold": gold, "runs": runs}
+        )
+        if size + len(text) > limit:
+            break
+        chosen.append(text)
+        size, shown = size + len(text), shown + len(runs)
+    total = sum(map(len, by_problem.values()))
+    labels = _script_json(list(attempts))
+    return shown, total, Markup(f'{{"checkpoints":{labels},"problems":[{",".join(chosen)}]}}')
+
+
+def percent(value: float, signed: bool = False) -> str:
+    """0.044 -> '4.4', signed '+4.4'; with a true minus sign, and no sign at 0.0."""
+    text = f"{value * 100:.1f}"
+    if float(text) == 0:
+        return "0.0"
+    return text.replace("-", MINUS) if value < 0 else ("+" if signed else "") + text
+
+
+def _cell(result: Mapping, key: str, kind: str) -> dict:
+    value, interval = result.get(key), result.get("ci95", {}).get(key)
+    if value is None:
+        return {"text": "\N{EN DASH}", "interval": "", "sign": ""}
+    if kind == "count":
+        return {"text": f"{value:,}", "interval": "", "sign": ""}
+    signed = kind == "delta"
+    joint = " to " if signed else "\N{EN DASH}"
+    clear = signed and interval and (interval[0] > 0 or interval[1] < 0)
+    return {
+        "text": percent(value, signed),
+        "interval": joint.join(percent(end, signed) for end in interval) if interval else "",
+        "sign": ("up" if value > 0 else "down") if clear else "",
+    }
+
+
+def _tiles(results: Mapping[str, Mapping]) -> list[dict]:
+    """The headline: the last checkpoint's first and last accuracy and delta, beside the first's."""
+    if not results:
+        return []
+    first, *_, final = [*results, *results]
+    last = max(_attempts_of(results[final]))
+    wanted = [("acc_t1", "Accuracy, attempt 1", "share")]
+    if last > 1:
+        wanted += [(f"acc_t{last}", f"Accuracy, attempt {last}", "share")]
+        wanted += [("delta", f"{DELTA}, gained by correcting itself", "delta")]
+    tiles = []
+    for key, label, kind in wanted:
+        before = _cell(results[first], key, kind)["text"] if first != final else ""
+        tile = {"label": label, "kind": kind, "before": before, "before_name": first}
+        tiles.append(tile | _cell(results[final], key, kind))
+    return tiles
+
+
+def _curves(rows: Sequence[Mapping], wanted, prefix: str = "curve") -> list[charts.Chart]:
+    drawn = []
+    for stem, title in wanted:
+        lines = charts.attempt_lines(rows, stem)
+        if not lines and any(stem in row for row in rows):
+            lines = [charts.Line(stem, "", charts.INK)]
+        if lines:
+            drawn.append(charts.curve(f"{prefix}-{stem}", title, rows, lines))
+    return drawn
+
+
+def _flow_curve(rows: Sequence[Mapping]) -> list[charts.Chart]:
+    pair = (("i_to_c", f"i{ARROW}c", charts.UP), ("c_to_i", f"c{ARROW}i", charts.DOWN))
+    lines = [charts.Line(*line) for line in pair if any(line[0] in row for row in rows)]
+    return [charts.curve("flow", "Corrected and spoiled", rows, lines)] if lines else []
+
+
+def _edit_charts(attempts: Mapping[str, Sequence[Mapping]]) -> list[charts.Chart]:
+    ratios = {}
+    for label, rows in attempts.items():
+        pairs = range(2, len(rows[0]["attempts"]) + 1)
+        if pairs:
+            ratios[label] = {
+                t: np.array([metrics.edit_distance_ratio(*r["attempts"][t - 2 : t]) for r in rows])
+                for t in pairs
+            }
+    every = [values for pairs in ratios.values() for values in pairs.values()]
+    if not every:
+        return []
+    right = max(values.max() for values in every)
+    top = max(charts.bin_shares(values, charts.edit_bins(right)).max() for values in every)
+    return [
+        charts.edit_histogram(f"edit-{i}", label, pairs, right, top)
+        for i, (label, pairs) in enumerate(ratios.items())
+    ]
+
+
+def _level_charts(results: Mapping[str, Mapping]) -> dict[str, list[charts.Chart]]:
+    tables = {k: r["by_level"] for k, r in results.items() if len(r.get("by_level", {})) > 1}
+    flows = {k: table for k, table in tables.items() if "i_to_c" in next(iter(table.values()))}
+    cells = [row[key] for t in flows.values() for row in t.values() for key in ("i_to_c", "c_to_i")]
+    top = max([0.01, *cells])
+    return {
+        "accuracy": [
+            charts.level_accuracy(f"level-{i}", k, t) for i, (k, t) in enumerate(tables.items())
+        ],
+        "flows": [
+            charts.level_flows(f"flow-{i}", k, t, top) for i, (k, t) in enumerate(flows.items())
+        ],
+    }
+
+
+def _head(config: Mapping[str, str]) -> list[tuple[str, Markup]]:
+    """The telling fields by the end of their names; long values may break at a colon."""
+    return [
+        (".".join(name.split(".")[-2:]), Markup(":<wbr>").join(value.split(":")))
+        for name, value in config.items()
+        if name.split(".")[-1] in HEAD_FIELDS
+    ]
+
+
+def _facts(run: Run) -> list[str]:
+    facts = []
+    if run.results:
+        sizes = sorted({r["n"] for r in run.results.values() if "n" in r})
+        splits = sorted({str(r["split"]) for r in run.results.values() if "split" in r})
+        facts.append(f"{' / '.join(map(str, sizes))} problems, {', '.join(splits)} split")
+    if run.steps:
+        facts.append(f"{run.steps[-1]['step']:,} steps of reinforcement learning")
+        if seconds := sum(row.get("seconds") or 0 for row in run.steps):
+            hours, minutes = divmod(round(seconds / 60), 60)
+            facts.append(f"{hours} h {minutes} min" if hours else f"{minutes} min")
+    return facts
+
+
+def _evaluations(rows: Sequence[Mapping], notes: list[str]) -> dict[str, list[dict]]:
+    """Rows of attempts.jsonl by evaluation: the checkpoint's name, with step and split where one
+    name was evaluated more than once."""
+    rows = _last_of_each(rows, ("checkpoint", "step", "split", "id"), "attempts.jsonl", notes)
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        groups.setdefault((row["checkpoint"], row["step"], row["split"]), []).append(row)
+    for group in groups.values():
+        metrics.check_rows(group)
+    names = [name for name, *_ in groups]
+    return {
+        name if names.count(name) == 1 else f"{name} (step {step}, {split})": group
+        for (name, step, split), group in groups.items()
+    }
+
+
+def _last_of_each(rows: Sequence[dict], keys: Sequence[str], source: str, notes: list[str]):
+    """A row written again (a resumed run) replaces the one before; how many did is noted."""
+    for number, row in enumerate(rows, 1):
+        if absent := [key for key in keys if key not in row and key != "stage"]:
+            raise ValueError(f"{source}, row {number}: has no {absent[0]!r}; write this row again")
+    latest = {tuple(row.get(key) for key in keys): row for row in rows}
+    if again := len(rows) - len(latest):
+        notes.append(f"{source}: {again} rows were written again later; the last of each counts.")
+    return list(latest.values())
+
+
+def _attempts_of(result: Mapping) -> list[int]:
+    return [int(key[5:]) for key in result if key.startswith("acc_t")]
+
+
+def _read_json(path: Path) -> dict:
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); write it again or delete it") from error
+
+
+def _flat(value, name: str = "") -> dict[str, str]:
+    """{'a': {'b': 1}, 'c': [2, 3]} -> {'a.b': '1', 'c': '2, 3'}; a dict in a list goes by name."""
+    if isinstance(value, list) and not any(isinstance(item, dict | list) for item in value):
+        return {name: ", ".join(map(str, value))}
+    if isinstance(value, list):
+        names = [i.get("name", k) if isinstance(i, dict) else k for k, i in enumerate(value)]
+        if len(set(names)) < len(names):
+            names = list(range(len(value)))
+        value = dict(zip(names, value, strict=True))
+    if isinstance(value, dict):
+        inner = [(f"{name}.{key}" if name else str(key), item) for key, item in value.items()]
+        return {k: text for key, item in inner for k, text in _flat(item, key).items()}
+    return {name: str(value)}
+
+
+def _script_json(value) -> str:
+    """JSON that may stand in a script element: no character of it can end the element."""
+    text = json.dumps(value, separators=(",", ":"))  # ASCII: lone surrogates and U+2028 are escaped
+    return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")

@@ -1,0 +1,149 @@
+"""Problems to graded episodes: the one border between host and device."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gemma import gm
+from jaxtyping import Bool, Float, Int, Key
+
+from score_jax import prompts, sampling
+from score_jax.sampling import Slots
+from score_jax.task import Task
+from score_jax.types import Episodes, Experience, Problem
+
+
+@dataclasses.dataclass(frozen=True)
+class Graded:
+    """What the host reads out of a batch of episodes.
+
+    Attributes:
+      problems: the problem of each episode.
+      texts: [E][N], each attempt's text.
+      answers: [E][N], the answer read from it, or None.
+      rewards: r̂.
+      finished: whether the attempt ended by itself, and not with its slot.
+      decisive: how many leading tokens of each attempt could change its reward.
+    """
+
+    problems: Sequence[Problem]
+    texts: list[list[str]]
+    answers: list[list[str | None]]
+    rewards: Float[np.ndarray, "E N"]
+    finished: Bool[np.ndarray, "E N"]
+    decisive: Int[np.ndarray, "E N"]
+
+    def head(self, rows: int) -> Graded:
+        """The first rows alone."""
+        return Graded(**{f.name: getattr(self, f.name)[:rows] for f in dataclasses.fields(self)})
+
+    @staticmethod
+    def join(parts: Sequence[Graded]) -> Graded:
+        """All parts as one."""
+        rows = lambda name: [row for part in parts for row in getattr(part, name)]
+        arrays = lambda name: np.concatenate([getattr(part, name) for part in parts])
+        return Graded(
+            *(rows(name) for name in ("problems", "texts", "answers")),
+            *(arrays(name) for name in ("rewards", "finished", "decisive")),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Actor:
+    """What does not change from rollout to rollout.
+
+    Attributes:
+      model: the policy's architecture.
+      tokenizer: its tokenizer.
+      task: gives the checker.
+      slots: the transcript's layout.
+    """
+
+    model: gm.nn.Transformer
+    tokenizer: gm.text.Tokenizer
+    task: Task
+    slots: Slots
+
+    def with_attempts(self, attempts: int) -> Actor:
+        """The same actor with another number of attempts."""
+        return dataclasses.replace(self, slots=dataclasses.replace(self.slots, attempts=attempts))
+
+
+def row_keys(seed: int, name: str, step: int, rows: int) -> Key[jax.Array, "E"]:
+    """A key per global row: a function of (seed, name, step, row) and of nothing else."""
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+    key = jax.random.fold_in(key, step)
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
+
+
+@functools.cache
+def _jitted_sample():
+    return jax.jit(sampling.sample, static_argnames=("model", "slots", "pad", "end"))
+
+
+def roll_out(
+    actor: Actor,
+    params: dict,
+    problems: Sequence[Problem],
+    keys: Key[jax.Array, "E"],
+    *,
+    temperature: float,
+    sharding: jax.sharding.Sharding | None = None,
+) -> tuple[Episodes, Graded]:
+    """Samples an episode per problem and grades its attempts. For K samples give each problem K times."""
+    prompt_ids = prompts.encode_prompts(actor.tokenizer, problems, actor.slots)
+    if sharding is not None:
+        prompt_ids, keys = jax.device_put((prompt_ids, keys), sharding)
+    special = actor.tokenizer.special_tokens
+    episodes = _jitted_sample()(
+    actor.model, params, prompt_ids, keys,
+    slots=actor.slots, temperature=temperature, pad=int(special.PAD), end=int(special.EOS),
+  )  # fmt: skip
+    return episodes, grade(
+        actor, problems, np.asarray(episodes.tokens), np.asarray(episodes.attempt)
+    )
+
+
+def grade(
+    actor: Actor,
+    problems: Sequence[Problem],
+    tokens: Int[np.ndarray, "E L"],
+    attempt: Int[np.ndarray, "E L"],
+) -> Graded:
+    """Decodes every attempt and asks the task's checker."""
+    shape = (len(problems), actor.slots.attempts)
+    texts, answers = [], []
+    rewards, finished, decisive = (
+        np.zeros(shape, np.float32),
+        np.zeros(shape, bool),
+        np.zeros(shape, np.int32),
+    )
+    for row, problem in enumerate(problems):
+        texts.append([])
+        answers.append([])
+        for column in range(actor.slots.attempts):
+            ids = tokens[row, attempt[row] == column + 1].tolist()
+            text = actor.tokenizer.decode(ids)
+            answer = actor.task.answer(text)
+            texts[-1].append(text)
+            answers[-1].append(answer.value if answer else None)
+            rewards[row, column] = actor.task.reward(problem, text)
+            finished[row, column] = bool(ids) and ids[-1] == actor.tokenizer.special_tokens.EOS
+            decisive[row, column] = prompts.decisive_tokens(actor.tokenizer, ids, answer)
+    return Graded(problems, texts, answers, rewards, finished, decisive)
+
+
+def experience_of(actor: Actor, episodes: Episodes, graded: Graded) -> Experience:
+    """Episodes with their rewards, ready for an update."""
+    index = np.arange(actor.slots.length)
+    decisive = np.zeros((len(graded.problems), actor.slots.length), np.float32)
+    for column in range(actor.slots.attempts):
+        start = actor.slots.start(column + 1)
+        decisive += (index >= start) & (index < start + graded.decisive[:, column : column + 1])
+    return Experience(episodes, rewards=jnp.asarray(graded.rewards), decisive=jnp.asarray(decisive))

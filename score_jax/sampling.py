@@ -1,0 +1,232 @@
+"""The sampler: all attempts of an episode in one jitted call, on one growing KV cache."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from gemma import gm
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from score_jax.policy import head_of, positions_of
+from score_jax.types import CONTEXT, PADDING, Episodes
+
+
+@dataclasses.dataclass(frozen=True)
+class Slots:
+    """The fixed layout of a transcript (the drawing stands in `score_jax.types`).
+
+    Attributes:
+      prompt: P, tokens for the prompt.
+      attempt: T, tokens for each attempt, the end token included.
+      instruction: the correction instruction's token ids (F of them), the same in every row.
+      attempts: N.
+    """
+
+    prompt: int
+    attempt: int
+    instruction: tuple[int, ...]
+    attempts: int
+
+    @property
+    def length(self) -> int:
+        """L."""
+        return (
+            self.prompt + self.attempts * self.attempt + (self.attempts - 1) * len(self.instruction)
+        )
+
+    def start(self, attempt: int) -> int:
+        """The index of the first token of `attempt` (1 is the first)."""
+        return self.prompt + (attempt - 1) * (self.attempt + len(self.instruction))
+
+
+@flax.struct.dataclass
+class _Decoding:
+    """What changes from token to token. `logits` speak of the token at index `at`."""
+
+    at: Int[Array, ""]
+    cache: dict
+    logits: Float[Array, "E V"]
+    episodes: Episodes
+    done: Bool[Array, "E"]
+
+
+def sample(
+    model: gm.nn.Transformer,
+    params: dict,
+    prompts: Int[Array, "E P"],
+    row_keys: Key[Array, "E"],
+    *,
+    slots: Slots,
+    temperature: float | Float[Array, ""],
+    pad: int,
+    end: int,
+) -> Episodes:
+    """Samples N attempts per prompt; attempt i + 1 reads attempt i from the cache, nothing is computed twice.
+
+    Meant to be jitted with `model`, `slots`, `pad` and `end` static: the temperature is an argument, so
+    that another one compiles nothing anew.
+
+    Args:
+      model: a Gemma whose layers keep a KV cache.
+      params: its parameters.
+      prompts: token ids, left-padded with `pad`.
+      row_keys: one key per row, made from the *global* row number: the same samples on any number of devices.
+      slots: the transcript's layout.
+      temperature: 0 takes the likeliest token.
+      pad: fills empty places. Left-padding is told from the prompt by it.
+      end: closes an attempt; it is part of the attempt, so that stopping is learned.
+
+    Returns:
+      Episodes. An attempt without `end` ran out of its slot.
+    """
+    rows = prompts.shape[0]
+    dtype = params["embedder"]["input_embedding"].dtype
+    shape = (rows, slots.length)
+    episodes = Episodes(
+        tokens=jnp.full(shape, pad, jnp.int32).at[:, : slots.prompt].set(prompts),
+        attempt=jnp.full(shape, PADDING, jnp.int32)
+        .at[:, : slots.prompt]
+        .set(jnp.where(prompts == pad, PADDING, CONTEXT)),
+        logp=jnp.zeros(shape, jnp.float32),
+    )
+    cache = model.config.init_cache(batch_size=rows, dtype=dtype, cache_length=0)
+    fed = 0  # transcript tokens that the cache holds
+    for attempt in range(1, slots.attempts + 1):
+        start = slots.start(attempt)
+        if attempt > 1:
+            episodes = _write_instruction(episodes, slots, attempt)
+        # The cache grows here and not up front: the first attempt need not attend over the second's place.
+        cache = _grow(cache, start + slots.attempt - fed, fed)
+        cache, logits = _feed(model, params, cache, episodes, fed, start)
+        cache, episodes = _decode(
+      model, params, cache, logits, episodes, row_keys,
+      attempt=attempt, start=start, stop=start + slots.attempt, temperature=temperature, end=end,
+    )  # fmt: skip
+        fed = start + slots.attempt
+    return episodes.replace(tokens=jnp.where(episodes.attempt == PADDING, pad, episodes.tokens))
+
+
+def _write_instruction(episodes: Episodes, slots: Slots, attempt: int) -> Episodes:
+    """Puts the correction instruction before `attempt`."""
+    start = slots.start(attempt)
+    place = slice(start - len(slots.instruction), start)
+    return episodes.replace(
+        tokens=episodes.tokens.at[:, place].set(jnp.asarray(slots.instruction, jnp.int32)),
+        attempt=episodes.attempt.at[:, place].set(CONTEXT),
+    )
+
+
+def _grow(cache: dict, by: int, end_index: int) -> dict:
+    """Room for `by` more tokens after the cache's last place; writing goes on at `end_index`.
+
+    # subtle: gemma's cache wraps around silently when full, and after an early exit its own end index
+    # stands inside the slot that was left, so both are set here.
+    """
+
+    def grow_layer(layer: dict) -> dict:
+        pad = lambda x: jnp.pad(x, ((0, 0), (0, by)) + ((0, 0),) * (x.ndim - 2))
+        return {
+            "k": pad(layer["k"]),
+            "v": pad(layer["v"]),
+            "positions": pad(layer["positions"]),
+            "end_index": jnp.full_like(layer["end_index"], end_index),
+        }
+
+    return {name: grow_layer(layer) for name, layer in cache.items()}
+
+
+def _feed(
+    model: gm.nn.Transformer, params: dict, cache: dict, episodes: Episodes, start: int, stop: int
+) -> tuple[dict, Float[Array, "E V"]]:
+    """Runs the transcript's tokens [start, stop) into the cache; logits for the token at `stop`."""
+    size = cache["layer_0"]["k"].shape[1]
+    valid = episodes.attempt != PADDING
+    seen = jnp.arange(size)[None, :] <= jnp.arange(start, stop)[:, None]
+    out = model.apply(
+        {"params": params},
+        episodes.tokens[:, start:stop],
+        positions=positions_of(valid)[:, start:stop],
+        attention_mask=valid[:, None, :size] & seen[None],
+        cache=cache,
+        return_hidden_states=True,
+    )
+    # The head is applied to the last place alone.
+    head = head_of(model, params)
+    return out.cache, head.logits(out.hidden_states[:, -1])
+
+
+def _decode(
+    model: gm.nn.Transformer,
+    params: dict,
+    cache: dict,
+    logits: Float[Array, "E V"],
+    episodes: Episodes,
+    row_keys: Key[Array, "E"],
+    *,
+    attempt: int,
+    start: int,
+    stop: int,
+    temperature: float | Float[Array, ""],
+    end: int,
+) -> tuple[dict, Episodes]:
+    """Samples the tokens [start, stop) of one attempt, one by one, until every row has ended."""
+    size = cache["layer_0"]["k"].shape[1]
+    head = head_of(model, params)
+
+    def unfinished(state: _Decoding) -> Bool[Array, ""]:
+        return (state.at < stop) & ~jnp.all(state.done)
+
+    def next_token(state: _Decoding) -> _Decoding:
+        keys = jax.vmap(jax.random.fold_in, (0, None))(row_keys, state.at)
+        token, logp = draw(state.logits, keys, temperature)
+
+        def write(x: Array, value: Array | int, empty: int) -> Array:
+            column = jnp.where(state.done, empty, value).astype(x.dtype)[:, None]
+            return jax.lax.dynamic_update_slice_in_dim(x, column, state.at, axis=1)
+
+        episodes = Episodes(
+            tokens=write(state.episodes.tokens, token, 0),
+            attempt=write(state.episodes.attempt, attempt, PADDING),
+            logp=write(state.episodes.logp, logp, 0),
+        )
+        valid = episodes.attempt[:, :size] != PADDING
+        seen = valid & (jnp.arange(size) <= state.at)
+        out = model.apply(
+            {"params": params},
+            token[:, None],
+            positions=jnp.maximum(jnp.sum(seen, axis=-1, keepdims=True) - 1, 0),
+            attention_mask=seen[:, None, :],
+            cache=state.cache,
+            return_hidden_states=True,
+        )
+        return _Decoding(
+            at=state.at + 1,
+            cache=out.cache,
+            logits=head.logits(out.hidden_states[:, 0]),
+            episodes=episodes,
+            done=state.done | (token == end),
+        )
+
+    state = _Decoding(
+    at=jnp.int32(start), cache=cache, logits=logits, episodes=episodes,
+    done=jnp.zeros(logits.shape[0], bool),
+  )  # fmt: skip
+    state = jax.lax.while_loop(unfinished, next_token, state)
+    return state.cache, state.episodes
+
+
+def draw(
+    logits: Float[Array, "E V"], keys: Key[Array, "E"], temperature: float | Float[Array, ""]
+) -> tuple[Int[Array, "E"], Float[Array, "E"]]:
+    """One token per row and its log-probability (nats) under the distribution it was drawn from.
+
+    At temperature 0 the likeliest token is taken, and its log-probability at temperature 1 returned.
+    """
+    greedy = temperature == 0
+    logp_all = jax.nn.log_softmax(logits / jnp.where(greedy, 1.0, temperature))
+    drawn = jax.vmap(jax.random.categorical)(keys, logp_all)
+    token = jnp.where(greedy, jnp.argmax(logits, axis=-1), drawn)
+    return token, jnp.take_along_axis(logp_all, token[:, None], axis=-1)[:, 0]

@@ -1,0 +1,54 @@
+"""`solve`: a trained policy's attempts at a problem given on the command line."""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+import jax
+from etils import epath
+from rich.text import Text
+
+from score_jax import rollout
+from score_jax.checkpoint import Checkpoints
+from score_jax.config import config_of
+from score_jax.evaluate import choose, load_policy
+from score_jax.log import console
+from score_jax.pretrain import load_base
+from score_jax.types import Problem
+
+
+def solve(workdir: epath.Path, problem: str, checkpoint: str = "best") -> list[str]:
+    """Prints each attempt, with what changed since the one before marked, and returns them."""
+    config = config_of(workdir)
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        (step,) = choose(config, checkpoints, checkpoint).values()
+        actor, base = load_base(config, workdir, say=lambda _: None)
+        params = load_policy(config, checkpoints, step, base)
+    # A task's prompts end in a line break, which is awkward to type.
+    problems = [Problem(id="given", prompt=problem.rstrip("\n") + "\n", gold="")]
+    keys = rollout.row_keys(config.seed, "solve", 0, 1)
+    _, graded = rollout.roll_out(actor, jax.device_put(params), problems, keys, temperature=0.0)
+    before = None
+    for number, text in enumerate(graded.texts[0], start=1):
+        console.print(Text(f"Attempt {number}  ", style="bold").append_text(marked(before, text)))
+        before = text
+    answers = graded.answers[0]
+    console.print("The answer changed." if len(set(answers)) > 1 else "The answer stayed the same.")
+    return graded.texts[0]
+
+
+def marked(before: str | None, text: str) -> Text:
+    """`text` with the words that were not in `before` in reverse (and [bracketed], for plain terminals)."""
+    words = re.findall(r"\s+|[^\s]+", text)
+    if before is None:
+        return Text(text)
+    out = Text()
+    matcher = difflib.SequenceMatcher(a=re.findall(r"\s+|[^\s]+", before), b=words, autojunk=False)
+    for kind, _, _, start, stop in matcher.get_opcodes():
+        piece = "".join(words[start:stop])
+        if kind == "equal" or not piece.strip():
+            out.append(piece)
+        else:
+            out.append(f"[{piece}]", style="bold reverse")
+    return out

@@ -1,0 +1,219 @@
+"""The jitted updates: one RL step (Eq. 2 to 4) and one supervised step."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from gemma import gm
+from jaxtyping import Array, Float, Int
+
+from score_jax import attempts as attempts_lib
+from score_jax import objectives, policy
+from score_jax.kl import KLPenalty
+from score_jax.losses import PolicyGradientLoss, sft_loss
+from score_jax.objectives import Objective, RewardShaping
+from score_jax.types import Episodes, Experience, TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """Adam behind a clip of the global gradient norm. The learning rate is an argument of each step.
+
+    Attributes:
+      clip_norm: the gradient is scaled down to this norm where it is longer.
+      b1: decay of the first moment.
+      b2: decay of the second moment.
+      weight_decay: decoupled, times the learning rate.
+    """
+
+    clip_norm: float
+    b1: float = 0.9
+    b2: float = 0.95
+    weight_decay: float = 0.0
+
+    @property
+    def transform(self) -> optax.GradientTransformation:
+        """As an optax transformation without the learning rate."""
+        return optax.chain(
+            optax.clip_by_global_norm(self.clip_norm),
+            optax.scale_by_adam(b1=self.b1, b2=self.b2),
+            optax.add_decayed_weights(self.weight_decay),
+        )
+
+    def init(self, params: dict) -> TrainState:
+        """A fresh state at step 0."""
+        return TrainState(jnp.int32(0), params, self.transform.init(params))
+
+    def apply(self, state: TrainState, grads: dict, learning_rate: Float[Array, ""]) -> TrainState:
+        """One update."""
+        updates, opt_state = self.transform.update(grads, state.opt_state, state.params)
+        params = jax.tree.map(
+            lambda p, u: (p - learning_rate * u).astype(p.dtype), state.params, updates
+        )
+        return TrainState(state.step + 1, params, opt_state)
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """What of the update is fixed at compile time.
+
+    Attributes:
+      model: the policy's architecture.
+      optimizer: see there.
+      samples: K, samples per problem.
+      kl_estimator: one of `kl.ESTIMATORS`.
+      decisive_only: see `PolicyGradientLoss`.
+      temperature: of the sampler, so that the same distribution is scored.
+      micro_batches: the gradient is accumulated over so many parts of the batch; problems stay whole.
+      chunk: positions whose vocabulary-wide scores are held at a time.
+    """
+
+    model: gm.nn.Transformer
+    optimizer: Optimizer
+    samples: int
+    kl_estimator: str = "k1"
+    decisive_only: bool = False
+    temperature: float = 1.0
+    micro_batches: int = 1
+    chunk: int = 64
+
+
+def rl_loss(
+    params: dict, ref_params: dict, experience: Experience, objective: Objective, learner: Learner
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """The summed loss of some whole problems' episodes, and sums for the metrics."""
+    episodes, count = experience.episodes, objective.attempts
+    score = lambda params, **reference: policy.score_tokens(
+        policy.head_of(learner.model, params, learner.temperature),
+        policy.hidden_states(learner.model, params, episodes.tokens, episodes.attempt),
+        episodes,
+        chunk=learner.chunk,
+        **reference,
+    )
+    reference, ref_logp = None, episodes.logp
+    if learner.kl_estimator == "full":
+        hidden = policy.hidden_states(learner.model, ref_params, episodes.tokens, episodes.attempt)
+        reference = policy.Reference(
+            hidden, policy.head_of(learner.model, ref_params, learner.temperature)
+        )
+    else:
+        ref_logp = score(ref_params).logp
+    scores = score(params, reference=jax.lax.stop_gradient(reference))
+
+    shaped = RewardShaping(objective.reward_weight, objective.bonus)(experience.rewards)
+    credit = objectives.returns(shaped, objective.discount)
+    advantages = objectives.leave_one_out(credit, learner.samples)
+    penalty = KLPenalty(objective.kl_coef, learner.kl_estimator)
+    kl = penalty(scores.logp, jax.lax.stop_gradient(ref_logp), scores.kl, episodes.attempt)
+    kl_advantages = jnp.zeros_like(kl)
+    if penalty.in_reward:
+        kl_advantages = objectives.leave_one_out(-jax.lax.stop_gradient(kl), learner.samples)
+    pg = PolicyGradientLoss(learner.decisive_only)(
+        scores.logp, advantages, kl_advantages, episodes.attempt, experience.decisive
+    )
+    loss = jnp.sum(pg) + (0.0 if penalty.in_reward else jnp.sum(kl))
+
+    sums = lambda x: attempts_lib.per_attempt(x, episodes.attempt, count).sum(axis=0)
+    kl_tokens = scores.kl if reference is not None else scores.logp - ref_logp
+    return loss, {
+        "tokens": sums((episodes.attempt > 0).astype(jnp.float32)),
+        "kl": sums(kl_tokens),
+        "entropy": sums(scores.entropy),
+        "sampler_gap": jnp.max(jnp.abs(scores.logp - episodes.logp)),
+    }
+
+
+@functools.partial(jax.jit, static_argnames="learner", donate_argnames="state")
+def train_step(
+    state: TrainState,
+    ref_params: dict,
+    experience: Experience,
+    objective: Objective,
+    learning_rate: Float[Array, ""],
+    *,
+    learner: Learner,
+) -> tuple[TrainState, dict[str, Array]]:
+    """One update of the policy towards `objective`; the loss is the mean over the batch's episodes.
+
+    Objective and learning rate are arguments: both stages of SCoRe run the same compiled step.
+
+    Returns:
+      The new state, and metrics: loss, grad_norm, sampler_gap (largest |log-prob of the sampler − of the scorer|),
+      and per attempt: tokens (mean length), kl (mean nats per attempt), entropy (mean nats per token).
+    """
+    episodes = experience.rewards.shape[0]
+    if episodes % (learner.micro_batches * learner.samples):
+        raise ValueError(
+            f"micro_batches = {learner.micro_batches} does not divide the {episodes // learner.samples} problems of a batch"
+        )
+    parts = jax.tree.map(lambda x: x.reshape(learner.micro_batches, -1, *x.shape[1:]), experience)
+
+    def accumulate(grads: dict, part: Experience) -> tuple[dict, tuple[Array, dict]]:
+        (loss, sums), more = jax.value_and_grad(rl_loss, has_aux=True)(
+            state.params, ref_params, part, objective, learner
+        )
+        return jax.tree.map(jnp.add, grads, more), (loss, sums)
+
+    grads, (losses, sums) = jax.lax.scan(
+        accumulate, jax.tree.map(jnp.zeros_like, state.params), parts
+    )
+    grads = jax.tree.map(lambda g: g / episodes, grads)
+    tokens = sums["tokens"].sum(axis=0)
+    metrics = {
+        "loss": losses.sum() / episodes,
+        "grad_norm": optax.global_norm(grads),
+        "sampler_gap": sums["sampler_gap"].max(),
+        "length": tokens / episodes,
+        "kl": sums["kl"].sum(axis=0) / episodes,
+        "entropy": sums["entropy"].sum(axis=0) / tokens,
+    }
+    return learner.optimizer.apply(state, grads, learning_rate), metrics
+
+
+@flax.struct.dataclass
+class Examples:
+    """Transcripts to imitate.
+
+    Attributes:
+      tokens: token ids.
+      attempt: as in Episodes.
+      weight: of each token in the loss.
+    """
+
+    tokens: Int[Array, "E L"]
+    attempt: Int[Array, "E L"]
+    weight: Float[Array, "E L"]
+
+
+@functools.partial(
+    jax.jit, static_argnames=("model", "optimizer", "chunk"), donate_argnames="state"
+)
+def sft_step(
+    state: TrainState,
+    examples: Examples,
+    learning_rate: Float[Array, ""],
+    *,
+    model: gm.nn.Transformer,
+    optimizer: Optimizer,
+    chunk: int = 64,
+) -> tuple[TrainState, dict[str, Array]]:
+    """One supervised update; the loss is the mean over the weighted tokens (nats)."""
+    episodes = Episodes(examples.tokens, examples.attempt, jnp.zeros_like(examples.weight))
+
+    def loss_fn(params: dict) -> Float[Array, ""]:
+        hidden = policy.hidden_states(model, params, examples.tokens, examples.attempt)
+        logp = policy.score_tokens(
+            policy.head_of(model, params), hidden, episodes, chunk=chunk
+        ).logp
+        return sft_loss(logp, examples.weight).sum() / jnp.maximum(examples.weight.sum(), 1.0)
+
+    loss, grads = jax.value_and_grad(loss_fn)(state.params)
+    return optimizer.apply(state, grads, learning_rate), {
+        "loss": loss,
+        "grad_norm": optax.global_norm(grads),
+    }

@@ -1,0 +1,108 @@
+"""What a task is: problems, a checker, and the words around them. Subclass `Task` to bring your own."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import importlib
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from score_jax.types import Problem
+
+# The answer marker of the paper's maths prompts (Kumar et al. 2025, App. B).
+ANSWER = re.compile(r"Final Answer: The final answer is \$([^$\n]*)\$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """The answer that an attempt gives.
+
+    Attributes:
+      value: as the grader compares it.
+      start: index of its first character in the attempt's text.
+      stop: index after its last character.
+      decided: no character from here on can change the answer or its reward.
+    """
+
+    value: str
+    start: int
+    stop: int
+    decided: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Demonstration:
+    """One episode to imitate in pre-training.
+
+    Attributes:
+      attempts: the text of each attempt.
+      imitate_answer: per attempt, whether the answer's own tokens are learned. Leaving a wrong answer
+        unlearned while its check is learned teaches to check a given answer honestly without
+        teaching to give wrong ones.
+    """
+
+    attempts: tuple[str, ...]
+    imitate_answer: tuple[bool, ...]
+
+
+class Task(abc.ABC):
+    """A set of problems and the way to check answers to them.
+
+    Args:
+      data_dir: where prepared data sets lie; None is TensorFlow Datasets' own default.
+    """
+
+    #: Shown between two attempts; must not tell whether the attempt before was right (section 3).
+    instruction: str = (
+        "There might be an error in the solution above because of lack of understanding of the question. "
+        "Please correct the error, if any, and rewrite the solution.\n"
+    )
+
+    def __init__(self, data_dir: str | None = None):
+        self.data_dir = data_dir
+
+    @abc.abstractmethod
+    def problems(self, split: str) -> Sequence[Problem]:
+        """The problems of `split`: 'train', 'validation' or 'test', always in the same order."""
+
+    def answer(self, text: str) -> Answer | None:
+        """The answer that `text` gives, or None. The first marker counts: what follows cannot change it."""
+        found = ANSWER.search(text)
+        return Answer(found[1].strip(), *found.span(1), found.end()) if found else None
+
+    def reward(self, problem: Problem, text: str) -> float:
+        """r̂(y, y*): 1.0 if the answer in `text` is right, else 0.0."""
+        answer = self.answer(text)
+        return float(answer is not None and answer.value == problem.gold)
+
+    def demonstration(self, problem: Problem, rng: np.random.Generator) -> Demonstration:
+        """An imperfect episode for pre-training a small base model; not needed where weights are loaded."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no demonstrations to pre-train a base model from"
+        )
+
+    def corpus(self, size: int, seed: int = 0) -> Iterator[str]:
+        """Texts from which a small tokenizer is trained: training prompts, demonstrations, the instruction."""
+        problems = self.problems("train")
+        rng = np.random.default_rng(seed)
+        for index in rng.integers(len(problems), size=size):
+            yield problems[index].prompt
+            yield from self.demonstration(problems[index], rng).attempts
+            yield self.instruction
+
+
+def load_task(name: str, data_dir: str | None = None) -> Task:
+    """The task that `name` = 'package.module:Class' names."""
+    module, _, cls = name.partition(":")
+    try:
+        task = getattr(importlib.import_module(module), cls)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"config.task = {name!r}: {error}; write it as 'package.module:Class'"
+        ) from error
+    if not (isinstance(task, type) and issubclass(task, Task)):
+        raise ValueError(f"config.task = {name!r} is not a subclass of score_jax.task.Task")
+    return task(data_dir)

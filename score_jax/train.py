@@ -1,0 +1,190 @@
+"""Training: the stages of a config, one after the other, resumed wherever a run was left."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from etils import epath
+
+from score_jax import objectives, rollout
+from score_jax.checkpoint import Checkpoints, Note
+from score_jax.config import claim_workdir
+from score_jax.log import Metrics, Progress, by_attempt, console
+from score_jax.mesh import by_row, check_rows, data_mesh, everywhere
+from score_jax.metrics import summarize
+from score_jax.objectives import Objective
+from score_jax.pretrain import load_base
+from score_jax.rollout import Actor, Graded
+from score_jax.step import Learner, Optimizer, train_step
+from score_jax.types import Problem, TrainState
+
+
+def objective_of(stage: ml_collections.ConfigDict) -> Objective:
+    """The row of numbers that a stage's config asks for."""
+    numbers = {"beta_1": stage.beta_1, "beta_2": stage.beta_2, "discount": stage.discount}
+    match stage.objective:
+        case "stage_one":
+            return objectives.stage_one(stage.attempts, **numbers)
+        case "stage_two":
+            return objectives.stage_two(
+                stage.attempts, alpha=stage.alpha, scale_kl=stage.scale_kl, **numbers
+            )
+        case "multi_turn":
+            return objectives.multi_turn(stage.attempts, **numbers)
+    raise ValueError(f"objective = {stage.objective!r} is not known")
+
+
+def learning_rate_at(stage: ml_collections.ConfigDict, step: int) -> float:
+    """Linear warm-up, a constant part (`hold` of the stage's steps), then linear decay to 0."""
+    warmup = min(1.0, (step + 1) / max(stage.warmup_steps, 1))
+    decay = min(1.0, (stage.steps - step) / max(stage.steps * (1 - stage.hold), 1))
+    return stage.learning_rate * warmup * decay
+
+
+def batch_of(problems: list[Problem], *, seed: int, step: int, size: int) -> list[Problem]:
+    """The problems of one step: each pass over them in an order of its own, a function of (seed, step)."""
+    places = np.arange(step * size, (step + 1) * size)
+    passes = {
+        number: np.random.default_rng([seed, number]).permutation(len(problems))
+        for number in set(places // len(problems))
+    }
+    return [problems[passes[place // len(problems)][place % len(problems)]] for place in places]
+
+
+def train(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
+    """Runs what is left of a config's stages; the same call again resumes with the same numbers."""
+    claim_workdir(workdir, config)
+    devices = data_mesh()
+    check_rows(
+        config.problems_per_step * config.samples_per_problem, devices, "config.problems_per_step"
+    )
+    actor, base = load_base(config, workdir, say=console.print)
+    base = jax.device_put(base, everywhere(devices))
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        params, begin = base, 0
+        for key in config.stages:
+            stage = config[key]
+            last = max((s for s in checkpoints.steps() if s <= begin + stage.steps), default=0)
+            reference = (
+                base
+                if stage.reference == "base"
+                else _final_params(checkpoints, stage.reference, base, config)
+            )
+            # The first step of a stage has a fresh optimiser; anything later comes from a checkpoint.
+            state = (
+                _optimizer(config)
+                .init(jax.tree.map(jnp.copy, params))
+                .replace(step=jnp.int32(begin))
+            )
+            state = jax.device_put(state, everywhere(devices))
+            if last > begin:
+                state = checkpoints.restore(last, state)
+                if last < begin + stage.steps:
+                    console.print(f"Resuming {stage.name} after step {last}.")
+            state = train_stage(
+                config, stage, actor, state, reference, checkpoints, workdir, begin=begin
+            )
+            params, begin = state.params, begin + stage.steps
+    console.print(f"Done: {begin} updates; checkpoints lie in {workdir / 'checkpoints'}.")
+
+
+def _optimizer(config: ml_collections.ConfigDict) -> Optimizer:
+    return Optimizer(**config.optimizer.to_dict())
+
+
+def _final_params(
+    checkpoints: Checkpoints, stage: str, like: dict, config: ml_collections.ConfigDict
+) -> dict:
+    return checkpoints.restore(checkpoints.last(stage), _optimizer(config).init(like)).params
+
+
+def train_stage(
+    config: ml_collections.ConfigDict,
+    stage: ml_collections.ConfigDict,
+    actor: Actor,
+    state: TrainState,
+    reference: dict,
+    checkpoints: Checkpoints,
+    workdir: epath.Path,
+    *,
+    begin: int,
+) -> TrainState:
+    """Runs a stage from where `state` stands to its end. `begin` is the number of updates before the stage."""
+    devices = data_mesh()
+    actor = actor.with_attempts(stage.attempts)
+    objective = jax.tree.map(jnp.float32, objective_of(stage))
+    samples = config.samples_per_problem * stage.samples_factor
+    learner = Learner(
+        model=actor.model,
+        optimizer=_optimizer(config),
+        samples=samples,
+        kl_estimator=config.kl_estimator,
+        decisive_only=config.decisive_only,
+        temperature=config.temperature,
+        micro_batches=config.micro_batches,
+        chunk=config.score_chunk,
+    )
+    pool = list(actor.task.problems("train")[: config.train_problems])
+    metrics = Metrics(workdir, int(state.step))
+    window = []
+    done = int(state.step) - begin
+    with Progress(stage.name, stage.steps, every=config.log.every, done=done) as progress:
+        for step in range(done, stage.steps):
+            start = time.monotonic()
+            problems = batch_of(
+                pool, seed=config.seed, step=begin + step, size=config.problems_per_step
+            )
+            problems = [problem for problem in problems for _ in range(samples)]
+            keys = rollout.row_keys(config.seed, "train", begin + step, len(problems))
+            episodes, graded = rollout.roll_out(
+                actor,
+                state.params,
+                problems,
+                keys,
+                temperature=config.temperature,
+                sharding=by_row(devices),
+            )
+            experience = rollout.experience_of(actor, episodes, graded)
+            experience = jax.device_put(experience, by_row(devices))
+            rate = learning_rate_at(stage, step)
+            state, numbers = train_step(
+                state, reference, experience, objective, jnp.float32(rate), learner=learner
+            )
+            row = {"step": begin + step + 1, "stage": stage.name, "learning_rate": rate}
+            row |= step_metrics(graded, numbers) | {"seconds": time.monotonic() - start}
+            metrics.write(row)
+            window.append(float((objective.reward_weight * graded.rewards).sum(axis=1).mean()))
+            progress.advance({k: v for k, v in row.items() if k.startswith(("reward", "delta"))})
+            if row["step"] % config.log.transcript_every == 0:
+                progress.say(transcript(graded, 0))
+            if (step + 1) % config.checkpoint_every == 0 or step + 1 == stage.steps:
+                checkpoints.save(state, Note(stage.name, float(np.mean(window))))
+                window = []
+    checkpoints.wait()
+    metrics.close()
+    return state
+
+
+def step_metrics(graded: Graded, numbers: dict) -> dict[str, float]:
+    """One row of metrics.jsonl: what the host saw and what the update measured."""
+    row = {key: float(numbers[key]) for key in ("loss", "grad_norm", "sampler_gap")}
+    row |= by_attempt("reward", graded.rewards.mean(axis=0))
+    for name in ("kl", "entropy", "length"):
+        row |= by_attempt(name, np.asarray(numbers[name]))
+    seen = summarize(graded.rewards, answers=graded.answers, finished=graded.finished, resamples=0)
+    return row | {key: value for key, value in seen.items() if not key.startswith(("acc", "n"))}
+
+
+def transcript(graded: Graded, row: int) -> str:
+    """One episode as text."""
+    problem = graded.problems[row]
+    lines = [f"  problem    {problem.prompt.strip()}  (answer: {problem.gold})"]
+    for number, text in enumerate(graded.texts[row], start=1):
+        mark = "right" if graded.rewards[row, number - 1] == 1 else "wrong"
+        lines.append(f"  attempt {number}  {text.strip()}  [{mark}]")
+    return "\n".join(lines)

@@ -1,0 +1,85 @@
+"""What is handed from stage to stage, and the letters that name array axes.
+
+B  problems in a batch          K  samples per problem         E  episodes, E = B * K (row = problem * K + sample)
+N  attempts per episode         L  tokens in a transcript      V  vocabulary
+P  prompt slot                  T  attempt slot                F  tokens of the correction instruction
+
+A transcript is laid out in fixed slots, so that the KV-cache index is the transcript index:
+
+    |--- P ---|---- T ----|- F -|---- T ----|
+    ··  prompt  attempt 1 ····  fix  attempt 2 ··        · = padding
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import flax.struct
+import jax
+from jaxtyping import Array, Float, Int
+
+PADDING = -1  # in `Episodes.attempt`: nothing stands here
+CONTEXT = 0  # in `Episodes.attempt`: given to the model, not sampled by it
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One problem of a task.
+
+    Attributes:
+      id: unique over all splits of the task.
+      prompt: the text that the model is shown before its first attempt.
+      gold: the right answer, as the task's grader reads it.
+      level: difficulty, 1 is the easiest.
+    """
+
+    id: str
+    prompt: str
+    gold: str
+    level: int = 1
+
+
+@flax.struct.dataclass
+class Episodes:
+    """A batch of transcripts, as sampled.
+
+    Attributes:
+      tokens: token ids; `PAD` of the tokenizer where `attempt` is PADDING.
+      attempt: who wrote a token: PADDING, CONTEXT, or i >= 1 for a token sampled in attempt i.
+      logp: log-probability (nats) under which the sampler drew the token; 0 where attempt < 1.
+    """
+
+    tokens: Int[Array, "E L"]
+    attempt: Int[Array, "E L"]
+    logp: Float[Array, "E L"]
+
+
+@flax.struct.dataclass
+class Experience:
+    """What one update learns from: transcripts and what the host made of them.
+
+    Attributes:
+      episodes: the transcripts.
+      rewards: r̂ of each attempt, from the task's checker.
+      decisive: 1 for sampled tokens that could still change their attempt's reward, 0 for the rest
+        (all 1 on sampled tokens unless the stage leaves the others out).
+    """
+
+    episodes: Episodes
+    rewards: Float[Array, "E N"]
+    decisive: Float[Array, "E L"]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that an update changes.
+
+    Attributes:
+      step: updates done so far, over all stages.
+      params: the policy's parameters.
+      opt_state: the optimiser's state.
+    """
+
+    step: Int[Array, ""]
+    params: dict
+    opt_state: jax.typing.ArrayLike | tuple

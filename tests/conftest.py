@@ -1,0 +1,19 @@
+"""Eight CPU devices, and the shapes that signatures promise checked at run time."""
+
+import os
+
+# Before JAX starts: the tests hold one device against eight.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import jaxtyping
+
+with jaxtyping.install_import_hook("score_jax", "beartype.beartype"):
+    import score_jax.evaluate
+    import score_jax.pretrain
+    import score_jax.report
+    import score_jax.solve
+    import score_jax.train  # noqa: F401

@@ -1,0 +1,282 @@
+"""The page, from synthetic files: what it says and survives, and that no text acts in it."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from score_jax import charts, metrics, report
+
+DASH = "\N{EN DASH}"
+HOSTILE = "</script><img src=x onerror=alert(1)><!-- {{ 7 * 7 }} \u2028 ]]> \ud800 \N{SNOWMAN} 数学"
+
+
+def attempt_rows(checkpoint="base", attempts=2, n=12, **changes):
+    rng = np.random.default_rng(n)
+    return [
+        {
+            "checkpoint": checkpoint,
+            "step": 5,
+            "split": "test",
+            "id": f"p{i}",
+            "prompt": f"What is {i} + 1?",
+            "gold": str(i + 1),
+            "level": 1 + i % 3,
+            "attempts": [f"It is {i + t} I hope." for t in range(attempts)],
+            "answers": [str(i + t) for t in range(attempts)],
+            "rewards": [float(rng.integers(2)) for _ in range(attempts)],
+            "finished": [True] * attempts,
+        }
+        | changes
+        for i in range(n)
+    ]
+
+
+def step_rows(attempts=2, n=90):
+    for step in range(1, n + 1):
+        row = {"step": step, "stage": "stage_one" if step < 40 else "stage_two", "seconds": 60.0}
+        row |= {"delta": 0.01 * step, "changed": 0.5, "i_to_c": 0.1, "grad_norm": float("nan")}
+        for t in range(1, attempts + 1):
+            row |= {f"reward_t{t}": 0.1 * t, f"kl_t{t}": 0.02 * t, f"entropy_t{t}": 1.0}
+        yield row
+
+
+def write(workdir: Path, *, attempts=(), steps=(), pretraining=(), config=None, results=None):
+    (workdir / "base").mkdir(parents=True, exist_ok=True)
+    for name, rows in (
+        ("attempts.jsonl", attempts),
+        ("metrics.jsonl", steps),
+        ("base/metrics.jsonl", pretraining),
+    ):
+        if rows:
+            (workdir / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, value in (("config.json", config), ("results.json", results)):
+        if value is not None:
+            (workdir / name).write_text(json.dumps(value))
+    return workdir
+
+
+def full_run(workdir: Path, attempts: int = 2) -> Path:
+    rows = {name: attempt_rows(name, attempts) for name in ("base", "stage_one", "stage_two")}
+    return write(
+        workdir,
+        attempts=[row for group in rows.values() for row in group],
+        steps=list(step_rows(attempts)),
+        pretraining=[{"step": k, "loss": 1 / k} for k in range(1, 9)],
+        config={"task": "sums", "seed": 7, "optimizer": {"learning_rate": 5e-6}, "notes": [1, 2]},
+        results={name: metrics.result_of(group) for name, group in rows.items()},
+    )
+
+
+class Page(HTMLParser):
+    """The tags, attributes, texts and script bodies of a page, as a browser would split them."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.tags, self.attributes, self.scripts, self.texts, self.inside = [], [], [], [], ""
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.text = re.sub(r"\s+", " ", " ".join(self.texts))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        self.inside = tag
+
+    def handle_endtag(self, tag):
+        self.inside = ""
+
+    def handle_data(self, data):
+        if self.inside == "script":
+            self.scripts.append(data)
+        elif self.inside != "style":
+            self.texts.append(data)
+
+    @property
+    def transcripts(self):
+        return json.loads(self.scripts[0])
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 3])
+def test_a_whole_run(tmp_path, attempts):
+    path = report.write_report(full_run(tmp_path / "my_run", attempts))
+    assert path == tmp_path / "my_run" / "report.html"
+    page = Page(path)
+    assert page.source.startswith("<!doctype html>")
+    headings = ("Result", "Training", "By level of difficulty", "Pre-training", "Transcripts")
+    assert all(heading in page.text for heading in headings)
+    assert ("How much an attempt rewrites" in page.text) == (attempts > 1)
+    assert ("spoiled, c→i" in page.text) == (attempts > 1)
+    assert ("Δ (t2, t3)" in page.text) == (attempts == 3)
+    assert "36 of 36 transcripts" in page.text
+    assert "90 steps of reinforcement learning · 1 h 30 min" in page.text
+    assert "5e-06" in page.text and "1, 2" in page.text
+    assert page.transcripts["checkpoints"] == ["base", "stage_one", "stage_two"]
+    assert [len(p["runs"]) for p in page.transcripts["problems"]] == [3] * 12
+    assert not list(path.parent.glob("*.part"))
+
+
+def test_the_page_needs_nothing_but_itself(tmp_path):
+    page = Page(report.write_report(full_run(tmp_path)))
+    assert not {"link", "img", "iframe", "object", "embed"} & set(page.tags)
+    reaching = [(k, v) for k, v in page.attributes if k in ("src", "href", "action", "srcset")]
+    assert all(value.startswith("#") for _, value in reaching)
+    assert not re.search(r"@import|url\((?!#)", page.source)
+    ids = [value for key, value in page.attributes if key == "id"]
+    assert len(ids) == len(set(ids)), "every id once: the drawings must not clash"
+    assert "#0101" not in page.source, "a stand-in colour was left in a drawing"
+
+
+def test_hostile_text_stays_text(tmp_path):
+    row = attempt_rows(n=1)[0] | dict.fromkeys(("checkpoint", "id", "prompt", "gold"), HOSTILE)
+    row |= {"attempts": [HOSTILE, HOSTILE + "2"], "answers": [HOSTILE, None]}
+    rows = [row | {"rewards": [0.0, 1.0], "finished": [True, False]}]
+    steps = [row | {"stage": HOSTILE.replace("\ud800", "")} for row in step_rows()]
+    workdir = write(tmp_path, attempts=rows, steps=steps, config={"task": HOSTILE, HOSTILE: 1})
+    page = Page(report.write_report(workdir))
+    plain = Page(report.write_report(full_run(tmp_path / "plain")))
+    assert "img" not in page.tags
+    assert page.tags.count("script") == plain.tags.count("script") == 2
+    assert not [key for key, _ in page.attributes if key.startswith("on")]
+    assert "{{ 7 * 7 }}" in page.text
+    problem = page.transcripts["problems"][0]
+    assert problem["prompt"] == problem["id"] == HOSTILE
+    assert problem["runs"][0][1:] == [
+        [HOSTILE, HOSTILE + "2"], [HOSTILE, None], [False, True], [True, False]
+    ]  # fmt: skip
+    assert "innerHTML" not in page.source
+
+
+def test_names_are_not_read_as_formulas_in_charts(tmp_path):
+    steps = [row | {"stage": r"$\frac$ & <b>"} for row in step_rows()]
+    page = Page(report.write_report(write(tmp_path, steps=steps)))
+    assert r"$\frac$ & <b>" in page.text
+
+
+def test_training_curves_alone(tmp_path):
+    page = Page(report.write_report(write(tmp_path, steps=list(step_rows()))))
+    assert "Reward of each attempt" in page.text
+    assert "Result" not in page.text and "Transcripts" not in page.text
+    assert "script" not in page.tags
+
+
+def test_results_alone(tmp_path):
+    results = {"base": metrics.result_of(attempt_rows())}
+    page = Page(report.write_report(write(tmp_path, results=results)))
+    assert "Accuracy@t1" in page.text and "Training" not in page.text.replace("Training Lang", "")
+
+
+def test_attempts_alone_are_enough_for_results(tmp_path):
+    rows = [*attempt_rows("base"), *attempt_rows("stage_one", n=9)]
+    page = Page(report.write_report(write(tmp_path, attempts=rows)))
+    assert "stage_one: not in results.json, worked out from attempts.jsonl." in page.text
+    run = report.read_run(tmp_path)
+    assert run.results["stage_one"] == metrics.result_of(rows[12:])
+
+
+def test_nothing_at_all_names_the_command(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        report.write_report(tmp_path / "absent")
+    assert f"python -m score_jax evaluate --config=... --workdir={tmp_path}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_torn_last_line_is_left_out_and_said(tmp_path):
+    workdir = full_run(tmp_path)
+    with (workdir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 91, "sta')
+    run = report.read_run(workdir)
+    assert len(run.steps) == 90
+    assert "metrics.jsonl: its last line is unfinished" in Page(report.write_report(workdir)).text
+
+
+def test_a_torn_line_before_the_last_is_an_error(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step"\n{"step": 3}\n')
+    with pytest.raises(ValueError, match=r"metrics.jsonl:2: not a row"):
+        report.write_report(tmp_path)
+
+
+def test_rows_written_twice_count_once_and_are_said(tmp_path):
+    rows = attempt_rows(n=4)
+    again = rows[1] | {"rewards": [1.0, 1.0]}
+    run = report.read_run(write(tmp_path, attempts=[*rows, again]))
+    assert run.results["base"]["n"] == 4
+    assert run.attempts["base"][1]["rewards"] == [1.0, 1.0]
+    assert any("1 rows were written again" in note for note in run.notes)
+
+
+def test_one_name_evaluated_at_two_steps_is_two_evaluations(tmp_path):
+    rows = [*attempt_rows(n=3), *attempt_rows(n=3, step=9)]
+    run = report.read_run(write(tmp_path, attempts=rows))
+    assert list(run.attempts) == ["base (step 5, test)", "base (step 9, test)"]
+
+
+def test_transcripts_beyond_the_limit_are_counted(tmp_path):
+    workdir = full_run(tmp_path)
+    page = Page(report.write_report(workdir, transcript_bytes=1000))
+    shown = sum(len(problem["runs"]) for problem in page.transcripts["problems"])
+    assert 0 < shown < 36
+    assert f"{shown} of 36 transcripts: those of the first problems" in page.text
+
+
+@pytest.mark.parametrize(
+    ("value", "signed", "text"),
+    [
+        (0.044, True, "+4.4"),
+        (-0.112, True, f"{report.MINUS}11.2"),
+        (-0.0001, True, "0.0"),
+        (0.6, False, "60.0"),
+    ],
+)
+def test_percent(value, signed, text):
+    assert report.percent(value, signed) == text
+
+
+def test_delta_is_coloured_where_its_interval_leaves_out_zero():
+    def sign(delta, interval):
+        result = {"n": 9, "acc_t1": 0.5, "acc_t2": 0.5 + delta, "delta": delta}
+        rows = report.result_table({"base": result | {"ci95": {"delta": interval}}})
+        return next(row for row in rows if row["kind"] == "delta")["cells"][0]["sign"]
+
+    assert [sign(0.1, [0.02, 0.2]), sign(0.1, [-0.02, 0.2]), sign(-0.1, [-0.2, -0.01])] == [
+        "up",
+        "",
+        "down",
+    ]
+
+
+def test_table_of_checkpoints_with_different_numbers_of_attempts():
+    results = {f"n{k}": metrics.result_of(attempt_rows(attempts=k)) for k in (1, 3)}
+    table = {row["label"]: row["cells"] for row in report.result_table(results)}
+    assert table["Accuracy@t3"][0]["text"] == DASH
+    assert table["Accuracy@t3"][1]["text"] == report.percent(results["n3"]["acc_t3"])
+    low, high = results["n3"]["ci95"]["acc_t3"]
+    assert (
+        table["Accuracy@t3"][1]["interval"] == f"{report.percent(low)}{DASH}{report.percent(high)}"
+    )
+
+
+def test_running_mean_equals_a_loop():
+    values = np.array([1.0, np.nan, 3.0, 5.0, np.nan, np.nan, np.nan, 2.0])
+    found = charts.running_mean(values, 3)
+    for i in range(len(values)):
+        known = [v for v in values[max(0, i - 2) : i + 1] if not np.isnan(v)]
+        expected = sum(known) / len(known) if known else np.nan
+        np.testing.assert_allclose(found[i], expected)
+
+
+def test_drawings_are_the_same_each_time_and_speak(tmp_path):
+    rows = list(step_rows())
+    drawn = [charts.curve("c", "Reward", rows, charts.attempt_lines(rows, "reward")) for _ in "ab"]
+    assert drawn[0].svg == drawn[1].svg
+    assert "Reward, steps 1 to 90: attempt 1 ends at 0.1; attempt 2 ends at 0.2" in drawn[0].svg
+    assert 'role="img"' in drawn[0].svg
+
+
+def test_stages_of_a_config_go_by_their_names(tmp_path):
+    config = {"stages": [{"name": "one", "alpha": 0}, {"name": "two", "alpha": 10}], "a": [{}, {}]}
+    run = report.read_run(write(tmp_path, steps=[{"step": 1}], config=config))
+    assert run.config["stages.two.alpha"] == "10"
