@@ -7,9 +7,10 @@ import os
 import sys
 
 EPILOG = """examples:
-  python -m score_jax train    --config=configs/quickstart.py --workdir=runs/quickstart --config.stage2.alpha=5
+  python -m score_jax train    --config=configs/quickstart.py --workdir=runs/a5 --config.stage2.alpha=5
   python -m score_jax evaluate --config=configs/quickstart.py --workdir=runs/quickstart --checkpoint=best
-  python -m score_jax solve    --workdir=runs/quickstart "I think of a number, multiply it by $7$ and add $3$. I get $94$. What is my number?"
+  python -m score_jax solve    --workdir=runs/quickstart \\
+      'I think of a number, multiply it by $7$ and add $3$. I get $94$. What is my number?'
   python -m score_jax report   --workdir=runs/quickstart
 """
 
@@ -27,9 +28,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
     def command(name: str, text: str, *, config: bool) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        sub.add_argument(
-            "--workdir", required=True, help="the folder that holds everything of the run"
-        )
+        sub.add_argument("--workdir", required=True, help="the folder that holds everything of the run")
         if config:
             sub.add_argument(
                 "--config",
@@ -39,9 +38,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         return sub
 
     command("train", "Train; the same command again resumes.", config=True)
-    sub = command(
-        "evaluate", "Attempt a split and write attempts.jsonl and results.json.", config=True
-    )
+    sub = command("evaluate", "Attempt a split and write attempts.jsonl and results.json.", config=True)
     sub.add_argument(
         "--checkpoint",
         default="stages",

@@ -74,9 +74,7 @@ class Line:
 
 def attempt_lines(rows: Sequence[Mapping], stem: str) -> list[Line]:
     """The curves stem_t1, stem_t2, ... that occur in any row."""
-    found = {
-        int(m[1]) for row in rows for key in row if (m := re.fullmatch(rf"{stem}_t(\d+)", key))
-    }
+    found = {int(m[1]) for row in rows for key in row if (m := re.fullmatch(rf"{stem}_t(\d+)", key))}
     return [Line(f"{stem}_t{t}", str(t), attempt_colour(t)) for t in sorted(found)]
 
 
@@ -119,19 +117,18 @@ def curve(name: str, title: str, rows: Sequence[Mapping], lines: Sequence[Line])
             mean = np.concatenate([running_mean(values[a:b], window) for a, b in spans])
             for a, b in spans:
                 marker = "o" if np.isfinite(mean[a:b]).sum() == 1 else ""
-                axes.plot(
-                    steps[a:b], mean[a:b], color=line.colour, linewidth=1.6, marker=marker, ms=3
-                )
+                axes.plot(steps[a:b], mean[a:b], color=line.colour, linewidth=1.6, marker=marker, ms=3)
             known = np.flatnonzero(np.isfinite(mean))
             if len(known):
-                ends.append((line, steps[known[-1]], mean[known[-1]]))
+                ends.append((line, float(mean[known[-1]])))
         _mark_stages(axes, steps, stages, spans)
         if len(lines) > 1:
             _label_ends(axes, ends)
         axes.set_xlabel("step", loc="right")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        said = "; ".join(f"{_spoken(line)} ends at {value:.3g}" for line, _, value in ends)
+        _plain_numbers(axes)
+        said = "; ".join(f"{_spoken(line)} ends at {value:.3g}" for line, value in ends)
         svg = _inline(figure, name, f"{title}, steps {steps[0]} to {steps[-1]}: {said or 'empty'}")
     return Chart(title, svg)
 
@@ -150,9 +147,7 @@ def edit_histogram(
         for t, values in ratios.items():
             shares = bin_shares(values, edges)
             fill = len(ratios) == 1
-            axes.stairs(
-                shares, edges, color=attempt_colour(t), fill=fill, alpha=0.85 if fill else 1, lw=1.4
-            )
+            axes.stairs(shares, edges, color=attempt_colour(t), fill=fill, alpha=0.85 if fill else 1, lw=1.4)
         axes.set_xlim(0, edges[-1])
         axes.set_ylim(0, top * 1.08)
         axes.set_xlabel("edit-distance ratio", loc="right")
@@ -249,11 +244,24 @@ def _mark_stages(axes: Axes, steps, stages: Sequence[str], spans) -> None:
             axes.text(s=name, color=MUTED, fontsize=9, **place)
 
 
-def _label_ends(axes: Axes, ends: Sequence[tuple[Line, float, float]]) -> None:
+def _plain_numbers(axes: Axes) -> None:
+    """Every tick in full: a factor at the axis' end would stand where the stages' names do. A
+    curve that is flat but for rounding gets an axis that shows it flat."""
+    low, high = axes.get_ylim()
+    size = max(abs(low), abs(high))
+    if high - low < 1e-3 * size:
+        axes.set_ylim(low - 0.05 * size, high + 0.05 * size)
+    if 1e-2 <= size < 1e5:
+        axes.ticklabel_format(axis="y", style="plain", useOffset=False)
+    else:
+        axes.yaxis.set_major_formatter(lambda y, _: f"{y:.2g}".replace("-", "\N{MINUS SIGN}"))
+
+
+def _label_ends(axes: Axes, ends: Sequence[tuple[Line, float]]) -> None:
     """Each curve's label at its end, moved up where two would touch."""
     low, high = axes.get_ylim()
     below = -math.inf
-    for line, _, value in sorted(ends, key=lambda end: end[2]):
+    for line, value in sorted(ends, key=lambda end: end[1]):
         below = max((value - low) / (high - low), below + 0.075)
         axes.text(1.01, below, line.label, color=line.colour, va="center", transform=axes.transAxes)
 
@@ -281,9 +289,7 @@ def _inline(figure: Figure, name: str, spoken: str) -> Markup:
         element.tag = element.tag.partition("}")[2]
         for key, value in list(element.attrib.items()):
             del element.attrib[key]
-            element.set(
-                key.replace("{http://www.w3.org/1999/xlink}", ""), _restyle(value, key, name)
-            )
+            element.set(key.replace("{http://www.w3.org/1999/xlink}", ""), _restyle(value, key, name))
     for key in ("width", "height", "version"):
         root.attrib.pop(key, None)
     root.set("role", "img")

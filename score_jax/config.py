@@ -15,6 +15,12 @@ from ml_collections import config_flags
 from score_jax.kl import ESTIMATORS
 
 OBJECTIVES = ("stage_one", "stage_two", "multi_turn")
+_POSITIVE = (
+    *("train_problems", "problems_per_step", "samples_per_problem", "micro_batches", "score_chunk"),
+    *("tokenizer.vocab_size", "model.layers", "model.width", "slots.prompt", "slots.attempt"),
+    *("pretrain.batch", "evaluate.attempts", "evaluate.batch", "checkpoint_every", "optimizer.clip_norm"),
+    *("log.every", "log.transcript_every"),
+)
 _FREE = ("evaluate", "log")  # sections that may change between two commands on one work directory
 
 
@@ -30,9 +36,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
         raise ValueError(f"--config={path}: no such file")
     for override in overrides:
         if not override.startswith("--config."):
-            raise ValueError(
-                f"{override!r} is not understood; change a field with --config.FIELD=VALUE"
-            )
+            raise ValueError(f"{override!r} is not understood; change a field with --config.FIELD=VALUE")
     try:
         values(["score_jax", f"--config={path}", *overrides])
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -75,14 +79,8 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         if not holds:
             raise ValueError(f"config.{field} = {flatten(config)[field]!r}: {mend}")
 
-    positive = (
-        "train_problems problems_per_step samples_per_problem micro_batches score_chunk "
-        "tokenizer.vocab_size model.layers model.width slots.prompt slots.attempt pretrain.steps "
-        "pretrain.batch evaluate.attempts evaluate.batch checkpoint_every optimizer.clip_norm "
-        "log.every log.transcript_every"
-    ).split()
     flat = flatten(config)
-    for field in positive:
+    for field in _POSITIVE:
         if field not in flat:
             raise ValueError(f"config.{field} is missing; configs/quickstart.py shows every field")
         require(field, flat[field] > 0, "must be greater than 0")
@@ -92,9 +90,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         "RLOO needs at least 2 samples per problem",
     )
     require("temperature", flat["temperature"] > 0, "must be greater than 0 to explore")
-    require(
-        "kl_estimator", flat["kl_estimator"] in ESTIMATORS, f"choose one of {', '.join(ESTIMATORS)}"
-    )
+    require("kl_estimator", flat["kl_estimator"] in ESTIMATORS, f"choose one of {', '.join(ESTIMATORS)}")
     require(
         "micro_batches",
         flat["problems_per_step"] % flat["micro_batches"] == 0,
@@ -151,8 +147,7 @@ def claim_workdir(workdir: epath.Path, config: ml_collections.ConfigDict) -> Non
     differ = [
         f"{field} is {theirs.get(field, 'absent')!r} there and {ours.get(field, 'absent')!r} here"
         for field in sorted(theirs.keys() | ours.keys())
-        if field.split(".")[0] not in _FREE
-        and theirs.get(field, missing) != ours.get(field, missing)
+        if field.split(".")[0] not in _FREE and theirs.get(field, missing) != ours.get(field, missing)
     ]
     if differ:
         raise ValueError(

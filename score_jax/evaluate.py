@@ -20,9 +20,7 @@ from score_jax.step import Optimizer
 from score_jax.types import Problem
 
 
-def evaluate(
-    config: ml_collections.ConfigDict, workdir: epath.Path, checkpoint: str = "stages"
-) -> dict:
+def evaluate(config: ml_collections.ConfigDict, workdir: epath.Path, checkpoint: str = "stages") -> dict:
     """Evaluates checkpoints greedily and writes what they did.
 
     Args:
@@ -35,9 +33,7 @@ def evaluate(
       results.json as written: entries of checkpoints that were not evaluated now stay.
     """
     if not (workdir / "config.json").exists():
-        raise FileNotFoundError(
-            f"--workdir={workdir} holds no run; `python -m score_jax train` starts one"
-        )
+        raise FileNotFoundError(f"--workdir={workdir} holds no run; `python -m score_jax train` starts one")
     claim_workdir(workdir, config)
     devices = data_mesh()
     check_rows(config.evaluate.batch, devices, "config.evaluate.batch")
@@ -47,31 +43,22 @@ def evaluate(
         actor, base = load_base(config, workdir, say=console.print)
         results = json.loads(results_path.read_text()) if results_path.exists() else {}
         rows = read_jsonl(attempts_path)
-        problems = list(actor.task.problems(config.evaluate.split))[
-            : config.evaluate.problems or None
-        ]
+        problems = list(actor.task.problems(config.evaluate.split))[: config.evaluate.problems or None]
         for name, step in chosen.items():
             params = load_policy(config, checkpoints, step, base)
-            graded = attempt_all(
-                actor, jax.device_put(params, everywhere(devices)), problems, config, name
-            )
+            graded = attempt_all(actor, jax.device_put(params, everywhere(devices)), problems, config, name)
             fresh = attempt_rows(graded, checkpoint=name, step=step, split=config.evaluate.split)
             rows = [row for row in rows if row["checkpoint"] != name] + fresh
             results[name] = result_of(fresh)
             console.print(summary_line(name, results[name]))
-    order = {
-        name: place
-        for place, name in enumerate(["base", *(config[key].name for key in config.stages)])
-    }
+    order = {name: place for place, name in enumerate(["base", *(config[key].name for key in config.stages)])}
     results = dict(sorted(results.items(), key=lambda item: order.get(item[0], len(order))))
     write_jsonl(attempts_path, rows)
     results_path.write_text(json.dumps(results, indent=1))
     return results
 
 
-def choose(
-    config: ml_collections.ConfigDict, checkpoints: Checkpoints, checkpoint: str
-) -> dict[str, int]:
+def choose(config: ml_collections.ConfigDict, checkpoints: Checkpoints, checkpoint: str) -> dict[str, int]:
     """The checkpoints asked for: {name: step}, step 0 being the base.
 
     Raises:
@@ -91,17 +78,11 @@ def choose(
         return {f"step_{checkpoint}": int(checkpoint)}
     raise FileNotFoundError(
         f"--checkpoint={checkpoint}: not in {checkpoints.directory}; there are base, stages"
-        + (
-            f", latest, best and the steps {checkpoints.steps()}"
-            if trained
-            else "; train first for more"
-        )
+        + (f", latest, best and the steps {checkpoints.steps()}" if trained else "; train first for more")
     )
 
 
-def load_policy(
-    config: ml_collections.ConfigDict, checkpoints: Checkpoints, step: int, base: dict
-) -> dict:
+def load_policy(config: ml_collections.ConfigDict, checkpoints: Checkpoints, step: int, base: dict) -> dict:
     """The parameters of a step; the base's for step 0."""
     if step == 0:
         return base

@@ -4,7 +4,7 @@ With ρ = log π − log π_ref at a sampled token, what each estimator is and w
 
     k1    Σ_t ρ_t as a (negative) reward.            The exact gradient of the attempt's KL.
     k2    ½ ρ_t² per token, as a loss.               That of the KL at each state, the states held fixed:
-                                                     ∇ is E[ρ ∇log π], exactly each state's ∇KL in expectation.
+                                                     its expectation is each state's ∇KL, exactly.
     k3    e^{−ρ_t} − 1 + ρ_t per token, as a loss.   In expectation ∇KL(π_ref ‖ π) at each state: another
                                                      divergence's, close to it while π is close to π_ref.
     full  Σ_v π(v) log(π(v)/π_ref(v)), as a loss.    ∇KL at each state without sampling noise; states fixed.
@@ -34,14 +34,12 @@ class KLPenalty:
       estimator: one of `ESTIMATORS`.
     """
 
-    coef: Float[Array, "N"]
+    coef: Float[Array, N]
     estimator: str = flax.struct.field(pytree_node=False, default="k1")
 
     def __post_init__(self):
         if self.estimator not in ESTIMATORS:
-            raise ValueError(
-                f"kl_estimator = {self.estimator!r}: choose one of {', '.join(ESTIMATORS)}"
-            )
+            raise ValueError(f"kl_estimator = {self.estimator!r}: choose one of {', '.join(ESTIMATORS)}")
 
     @property
     def in_reward(self) -> bool:

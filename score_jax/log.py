@@ -31,7 +31,7 @@ def write_jsonl(path: epath.Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes all rows at once: a reader sees the old file or the new one, never a part."""
     draft = path.with_name(path.name + ".tmp")
     draft.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    draft.rename(path)
+    draft.replace(path)
 
 
 class Metrics:

@@ -12,16 +12,16 @@ from score_jax.attempts import per_token
 
 @flax.struct.dataclass
 class PolicyGradientLoss:
-    """REINFORCE over attempts: −Σ_i A_i Σ_{t in attempt i} log π(y_t | ...), summed over an episode's tokens.
+    """REINFORCE over attempts: −Σ_i A_i Σ_{t in attempt i} log π(y_t | ...), summed over the tokens.
 
-    Its gradient is −Σ_i A_i ∇log π(y_i | x_i): the policy gradient of Σ_i E[pay_i] when A_i is attempt i's pay
-    less a baseline that does not depend on y_i. Episodes are on-policy (one update per batch), so there is no
-    importance ratio and nothing is clipped.
+    Its gradient is −Σ_i A_i ∇log π(y_i | x_i): the policy gradient of Σ_i E[pay_i] when A_i is attempt
+    i's pay less a baseline that does not depend on y_i. Episodes are on-policy (one update per batch),
+    so there is no importance ratio and nothing is clipped.
 
     Attributes:
-      decisive_only: leave out tokens that can no longer change their attempt's reward (those after its answer).
-        Their gradient is 0 in expectation: leaving them out takes away noise and nothing else. Only the reward's
-        advantage is left out there; the KL's stays.
+      decisive_only: leave out tokens that can no longer change their attempt's reward (those after its
+        answer). Their gradient is 0 in expectation: leaving them out takes away noise and nothing else.
+        Only the reward's advantage is left out there; the KL's stays.
     """
 
     decisive_only: bool = flax.struct.field(pytree_node=False, default=False)
@@ -33,7 +33,7 @@ class PolicyGradientLoss:
         kl_advantages: Float[Array, "E N"],
         attempt: Int[Array, "E L"],
         decisive: Float[Array, "E L"],
-    ) -> Float[Array, "E"]:
+    ) -> Float[Array, E]:
         """The loss of each episode.
 
         Args:
@@ -50,6 +50,6 @@ class PolicyGradientLoss:
         return -jnp.sum(jax.lax.stop_gradient(weight) * logp, axis=-1)
 
 
-def sft_loss(logp: Float[Array, "E L"], weight: Float[Array, "E L"]) -> Float[Array, "E"]:
+def sft_loss(logp: Float[Array, "E L"], weight: Float[Array, "E L"]) -> Float[Array, E]:
     """−Σ_t w_t log π(y_t | ...) of each example; its gradient is that of the weighted cross-entropy."""
     return -jnp.sum(weight * logp, axis=-1)

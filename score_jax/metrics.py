@@ -103,9 +103,7 @@ def summarize(
     """
     for name, column in (("answers", answers), ("finished", finished), ("levels", levels)):
         if column is not None and len(column) != len(rewards):
-            raise ValueError(
-                f"{name}: got {len(column)} entries for {len(rewards)} problems; give one each"
-            )
+            raise ValueError(f"{name}: got {len(column)} entries for {len(rewards)} problems; give one each")
     values = per_problem(rewards, answers)
     summary = {"n": len(rewards), **_means(values)}
     for t in range(np.shape(rewards)[1]):
@@ -158,8 +156,8 @@ def check_rows(rows: Sequence[Mapping]) -> None:
 
 
 def paired_difference(
-    runs_a: Sequence[Float[np.ndarray, "n N"]],
-    runs_b: Sequence[Float[np.ndarray, "n M"]],
+    runs_a: Sequence[Float[np.ndarray, "n_a N"]],
+    runs_b: Sequence[Float[np.ndarray, "n_b M"]],
     statistic: str = "delta",
     *,
     resamples: int = RESAMPLES,
@@ -170,7 +168,8 @@ def paired_difference(
     Each method gives its runs' rewards, one array per training seed (a list of one is a single
     run), every array in the same order of problems (see aligned). A problem's value is averaged
     over its method's seeds, then problems are resampled, jointly for all runs. The interval
-    speaks of other problems, not of other seeds: those given are taken as fixed.
+    speaks of other problems, not of other seeds: those given are taken as fixed. n_a and n_b
+    must be equal; N and M need not be.
     """
     value_a, value_b = (_mean_over_runs(runs, statistic) for runs in (runs_a, runs_b))
     if len(value_a) != len(value_b):
@@ -239,9 +238,7 @@ def _by_level(values: Mapping[str, Float[np.ndarray, "n"]], levels: np.ndarray) 
     return table
 
 
-def _mean_over_runs(
-    runs: Sequence[Float[np.ndarray, "n N"]], statistic: str
-) -> Float[np.ndarray, "n"]:
+def _mean_over_runs(runs: Sequence[Float[np.ndarray, "n N"]], statistic: str) -> Float[np.ndarray, "n"]:
     if not len(runs):
         raise ValueError("runs: got 0 runs; give the rewards of at least one seed")
     if len({len(run) for run in runs}) > 1:

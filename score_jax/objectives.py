@@ -30,9 +30,9 @@ class Objective:
         with more, the bonus pays the first attempt for being wrong.
     """
 
-    reward_weight: Float[np.ndarray, "N"]
-    bonus: Float[np.ndarray, "N"]
-    kl_coef: Float[np.ndarray, "N"]
+    reward_weight: Float[np.ndarray, N]
+    bonus: Float[np.ndarray, N]
+    kl_coef: Float[np.ndarray, N]
     discount: float = 0.0
 
     @property
@@ -41,9 +41,7 @@ class Objective:
         return len(self.reward_weight)
 
 
-def multi_turn(
-    attempts: int, *, beta_1: float, beta_2: float = 0.0, discount: float = 0.0
-) -> Objective:
+def multi_turn(attempts: int, *, beta_1: float, beta_2: float = 0.0, discount: float = 0.0) -> Objective:
     """Eq. 1 with the penalty of Eq. 2: every attempt is paid its own reward, β₂ more KL on all but the last.
 
     One attempt is single-turn RL, more are the naive multi-turn RL that the paper compares with.
@@ -55,7 +53,7 @@ def multi_turn(
 def stage_one(attempts: int, *, beta_1: float, beta_2: float, discount: float = 0.0) -> Objective:
     """Eq. 3: reward on the last attempt alone, a strong KL that holds the earlier ones at the reference.
 
-    Three attempts: I(a) is this with two, I(b) this with three and the I(a) model as the reference (App. A.1).
+    Three attempts: I(a) is this with two, I(b) this with three and the I(a) model as reference (App. A.1).
     """
     last = np.eye(attempts)[-1]
     return Objective(last, np.zeros(attempts), beta_1 + beta_2 * (1 - last), discount)
@@ -72,9 +70,10 @@ def stage_two(
 ) -> Objective:
     """Eq. 4 with the shaped reward: all attempts are paid, and each later one for its progress.
 
-    With γ = 0 the part −α r̂_{i−1} of the bonus is known before attempt i is written: a baseline. In expectation
-    the bonus therefore multiplies attempt i's policy gradient by (1 + α), and so divides the weight of its KL.
-    `scale_kl` multiplies β₁ of the attempts that have a bonus by (1 + α) too, which keeps the balance.
+    With γ = 0 the part −α r̂_{i−1} of the bonus is known before attempt i is written: a baseline. In
+    expectation the bonus therefore multiplies attempt i's policy gradient by (1 + α), and so divides the
+    weight of its KL. `scale_kl` multiplies β₁ of the attempts that have a bonus by (1 + α) too, which
+    keeps the balance.
 
     Args:
       attempts: N.
@@ -99,8 +98,8 @@ class RewardShaping:
       bonus: α.
     """
 
-    reward_weight: Float[Array, "N"]
-    bonus: Float[Array, "N"]
+    reward_weight: Float[Array, N]
+    bonus: Float[Array, N]
 
     def __call__(self, rewards: Float[Array, "E N"]) -> Float[Array, "E N"]:
         """Shaped rewards of each attempt."""
@@ -112,9 +111,7 @@ def returns(rewards: Float[Array, "E N"], discount: float) -> Float[Array, "E N"
     """Σ_{j ≥ i} γ^{j−i} r_j: what attempt i is credited with (App. A.4). γ = 0 gives the rewards back."""
     attempts = jnp.arange(rewards.shape[1])
     ahead = attempts[None, :] - attempts[:, None]
-    weight = jnp.where(
-        ahead >= 0, jnp.where(ahead == 0, 1.0, discount ** jnp.maximum(ahead, 1)), 0.0
-    )
+    weight = jnp.where(ahead >= 0, jnp.where(ahead == 0, 1.0, discount ** jnp.maximum(ahead, 1)), 0.0)
     return rewards @ weight.T
 
 

@@ -152,9 +152,7 @@ def score_tokens(
         entropy = -jnp.sum(p_all * logp_all, axis=-1)
         kl = jnp.zeros_like(logp)
         if reference is not None:
-            kl = jnp.sum(
-                p_all * (logp_all - reference.head.log_softmax(rows["reference"])), axis=-1
-            )
+            kl = jnp.sum(p_all * (logp_all - reference.head.log_softmax(rows["reference"])), axis=-1)
         sampled = rows["attempt"] > CONTEXT
         return TokenScores(*(jnp.where(sampled, score, 0.0) for score in (logp, entropy, kl)))
 

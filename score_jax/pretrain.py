@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 import json
 from collections.abc import Callable
 
@@ -51,13 +51,11 @@ def load_base(
                 f"config.base_dir: {directory} holds a base model made with another {differ}; "
                 "name another folder, or remove that one"
             )
-        actor = _actor(
-            config, task, tokenizer.SmallTokenizer(path=str(directory / "tokenizer.model"))
-        )
+        actor = _actor(config, task, tokenizer.SmallTokenizer(path=str(directory / "tokenizer.model")))
         like = policy.init_params(actor.model, jax.random.key(0))
         say(f"Base model: reused from {directory} (its settings are unchanged).")
         return actor, checkpoint.load_params(directory / "params", like)
-    say(f"Base model: pre-training {config.pretrain.steps} steps on the task's demonstrations ...")
+    say("Base model: pre-training on the task's demonstrations (kept for later runs) ...")
     directory.mkdir(parents=True, exist_ok=True)
     corpus = task.corpus(config.tokenizer.texts)
     vocabulary = tokenizer.train_tokenizer(
@@ -70,9 +68,7 @@ def load_base(
     return actor, params
 
 
-def _actor(
-    config: ml_collections.ConfigDict, task: Task, vocabulary: tokenizer.SmallTokenizer
-) -> Actor:
+def _actor(config: ml_collections.ConfigDict, task: Task, vocabulary: tokenizer.SmallTokenizer) -> Actor:
     slots = prompts.make_slots(
         vocabulary,
         task,
@@ -83,48 +79,56 @@ def _actor(
     return Actor(policy.small_gemma(config.model, vocabulary.vocab_size), vocabulary, task, slots)
 
 
-def demonstrations(
-    actor: Actor, *, seed: int, step: int, batch: int, unlearned: bool = True
-) -> Examples:
-    """The batch of one pre-training step: a function of (seed, step)."""
+def demonstrations(actor: Actor, *, seed: int, step: int, batch: int, unlearned: float) -> Examples:
+    """The batch of one pre-training step: a function of (seed, step).
+
+    Args:
+      actor: its slots say how many attempts of each demonstration are shown.
+      seed: of the run.
+      step: of pre-training.
+      batch: how many demonstrations.
+      unlearned: share of the demonstrations whose unimitated answers carry no loss.
+    """
     rng = np.random.default_rng([seed, step])
     problems = actor.task.problems("train")
     chosen = [problems[index] for index in rng.integers(len(problems), size=batch)]
     shown = [actor.task.demonstration(problem, rng) for problem in chosen]
-    return Examples(
-        *prompts.encode_demonstrations(actor.tokenizer, actor.task, chosen, shown, actor.slots)
-    )
+    for row in np.flatnonzero(rng.random(batch) >= unlearned):
+        learned = (True,) * len(shown[row].attempts)
+        shown[row] = dataclasses.replace(shown[row], imitate_answer=learned)
+    return Examples(*prompts.encode_demonstrations(actor.tokenizer, actor.task, chosen, shown, actor.slots))
 
 
 def pretrain(config: ml_collections.ConfigDict, actor: Actor, directory: epath.Path) -> dict:
-    """Imitates demonstrations for config.pretrain.steps steps; the learning rate falls by a cosine."""
+    """Imitates demonstrations, phase by phase; each phase starts where the one before ended."""
     settings = config.pretrain
+    phases = [settings[name] for name in settings.phases]
     devices = mesh.data_mesh()
     mesh.check_rows(settings.batch, devices, "config.pretrain.batch")
-    actor = actor.with_attempts(settings.attempts)
-    optimizer = Optimizer(
-        clip_norm=settings.clip_norm, b2=settings.b2, weight_decay=settings.weight_decay
-    )
+    optimizer = Optimizer(clip_norm=settings.clip_norm, b2=settings.b2, weight_decay=settings.weight_decay)
     params = policy.init_params(actor.model, jax.random.key(config.seed))
-    state = optimizer.init(jax.device_put(params, mesh.everywhere(devices)))
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0,
-        settings.learning_rate,
-        settings.warmup_steps,
-        settings.steps,
-        0.05 * settings.learning_rate,
-    )
+    params = jax.device_put(params, mesh.everywhere(devices))
+    step = 0
     (directory / "metrics.jsonl").unlink(missing_ok=True)
-    with Progress("base model", settings.steps, every=config.log.every) as progress:
-        for step in range(settings.steps):
-            batch = demonstrations(actor, seed=config.seed, step=step, batch=settings.batch)
-            batch = jax.device_put(batch, mesh.by_row(devices))
-            state, metrics = sft_step(
-                state, batch, jnp.float32(schedule(step)), model=actor.model, optimizer=optimizer
+    with Progress("base model", sum(phase.steps for phase in phases), every=config.log.every) as progress:
+        for phase in phases:
+            state = optimizer.init(params)
+            learner = actor.with_attempts(phase.attempts)
+            peak = phase.learning_rate
+            schedule = optax.warmup_cosine_decay_schedule(
+                0.0, peak, round(settings.warmup * phase.steps), phase.steps, 0.05 * peak
             )
-            progress.advance({"loss": metrics["loss"]})
-            if (step + 1) % config.log.every == 0:
-                append_jsonl(
-                    directory / "metrics.jsonl", {"step": step + 1, "loss": float(metrics["loss"])}
+            for phase_step in range(phase.steps):
+                batch = demonstrations(
+                    learner, seed=config.seed, step=step, batch=settings.batch, unlearned=phase.unlearned
                 )
-    return state.params
+                batch = jax.device_put(batch, mesh.by_row(devices))
+                rate = jnp.float32(schedule(phase_step))
+                state, metrics = sft_step(state, batch, rate, model=actor.model, optimizer=optimizer)
+                step += 1
+                progress.advance({"loss": metrics["loss"]})
+                if step % config.log.every == 0:
+                    row = {"step": step, "loss": float(metrics["loss"])}
+                    append_jsonl(directory / "metrics.jsonl", row)
+            params = state.params
+    return params

@@ -30,11 +30,7 @@ def encode_prompts(
       ValueError: a prompt is longer than its slot; nothing is cut.
     """
     encoded = [tokenizer.encode(problem.prompt, add_bos=True) for problem in problems]
-    too_long = [
-        (p.id, len(ids))
-        for p, ids in zip(problems, encoded, strict=True)
-        if len(ids) > slots.prompt
-    ]
+    too_long = [(p.id, len(ids)) for p, ids in zip(problems, encoded, strict=True) if len(ids) > slots.prompt]
     if too_long:
         id_, length = max(too_long, key=lambda pair: pair[1])
         raise ValueError(
@@ -77,8 +73,8 @@ def encode_demonstrations(
             ids = tokenizer.encode(text, add_eos=True)
             if len(ids) > slots.attempt:
                 raise ValueError(
-                    f"config.slots.attempt = {slots.attempt}: a demonstration of {problems[row].id!r} has {len(ids)} "
-                    f"tokens; raise config.slots.attempt to {len(ids)} or more"
+                    f"config.slots.attempt = {slots.attempt}: a demonstration of {problems[row].id!r} "
+                    f"has {len(ids)} tokens; raise config.slots.attempt to {len(ids)} or more"
                 )
             place = slice(start, start + len(ids))
             tokens[row, place] = ids
@@ -86,9 +82,7 @@ def encode_demonstrations(
             weight[row, place] = 1.0
             answer = task.answer(text)
             if answer is not None and not demonstration.imitate_answer[number - 1]:
-                first, last = (
-                    token_at(tokenizer, ids, char) for char in (answer.start, answer.stop - 1)
-                )
+                first, last = (token_at(tokenizer, ids, char) for char in (answer.start, answer.stop - 1))
                 weight[row, start + first : start + last + 1] = 0.0
     return tokens, attempt, weight
 
@@ -96,12 +90,7 @@ def encode_demonstrations(
 def token_at(tokenizer: gm.text.Tokenizer, ids: Sequence[int], char: int) -> int:
     """Index of the token in whose text character `char` of decode(ids) stands; len(ids) if none."""
     lengths = range(len(ids) + 1)
-    return (
-        bisect.bisect_right(
-            lengths, char, key=lambda count: len(tokenizer.decode(list(ids[:count])))
-        )
-        - 1
-    )
+    return bisect.bisect_right(lengths, char, key=lambda count: len(tokenizer.decode(list(ids[:count])))) - 1
 
 
 def decisive_tokens(tokenizer: gm.text.Tokenizer, ids: Sequence[int], answer: Answer | None) -> int:

@@ -20,11 +20,12 @@ MINUS = "\N{MINUS SIGN}"
 DELTA, ARROW = "\N{GREEK CAPITAL LETTER DELTA}", charts.ARROW
 COMMAND = "python -m score_jax evaluate --config=... --workdir="
 
-# Config fields, by their last name, that the page's head shows; the rest folds away below.
-HEAD_FIELDS = {
-    *("task", "dataset", "model", "seed", "seeds", "steps", "problems", "samples", "batch_size"),
-    *("alpha", "beta_1", "beta_2", "gamma", "learning_rate", "temperature", "lora_rank"),
-}
+# Config fields that the page's head shows, of the run and of each stage; all are listed below it.
+RUN_FIELDS = (
+    *("task", "seed", "seeds", "model.name", "train_problems"),
+    *("problems_per_step", "samples_per_problem", "temperature", "kl_estimator"),
+)
+STAGE_FIELDS = ("steps", "alpha", "beta_1", "beta_2", "learning_rate")
 
 # (stem of the keys in metrics.jsonl, title); stem_t1, stem_t2, ... are drawn together.
 MAIN_CURVES = (
@@ -40,6 +41,7 @@ MORE_CURVES = (
     ("unfinished", "Attempts cut off"),
     ("loss", "Loss"),
     ("grad_norm", "Gradient norm"),
+    ("sampler_gap", "Largest gap between sampler and scorer, nats"),
     ("learning_rate", "Learning rate"),
     ("seconds", "Seconds per step"),
 )
@@ -159,7 +161,7 @@ def result_table(results: Mapping[str, Mapping]) -> list[dict]:
     if last > 2:
         pairs += [(f"_t{t}_t{t + 1}", t, t + 1) for t in range(1, last)]
     for suffix, a, b in pairs:
-        where = f"(t{a}, t{b})"
+        where = f"(t{a},\N{NO-BREAK SPACE}t{b})"
         rows.append((f"delta{suffix}", f"{DELTA} {where}", "delta"))
         rows.append((f"i_to_c{suffix}", f"corrected, i{ARROW}c {where}", "share"))
         rows.append((f"c_to_i{suffix}", f"spoiled, c{ARROW}i {where}", "share"))
@@ -173,9 +175,7 @@ def result_table(results: Mapping[str, Mapping]) -> list[dict]:
     ]
 
 
-def transcripts_of(
-    attempts: Mapping[str, Sequence[Mapping]], limit: int
-) -> tuple[int, int, Markup]:
+def transcripts_of(attempts: Mapping[str, Sequence[Mapping]], limit: int) -> tuple[int, int, Markup]:
     """(transcripts shown, transcripts there are, the JSON that the page pages through).
 
     Problems are taken in the order of the file, each with all its checkpoints, until the JSON
@@ -190,9 +190,7 @@ def transcripts_of(
             by_problem.setdefault(problem, []).append(entry)
     chosen, size, shown = [], 0, 0
     for (_, name, level, prompt, gold), runs in by_problem.items():
-        text = _script_json(
-            {"id": name, "level": level, "prompt": prompt, "gold": gold, "runs": runs}
-        )
+        text = _script_json({"id": name, "level": level, "prompt": prompt, "gold": gold, "runs": runs})
         if size + len(text) > limit:
             break
         chosen.append(text)
@@ -287,21 +285,20 @@ def _level_charts(results: Mapping[str, Mapping]) -> dict[str, list[charts.Chart
     cells = [row[key] for t in flows.values() for row in t.values() for key in ("i_to_c", "c_to_i")]
     top = max([0.01, *cells])
     return {
-        "accuracy": [
-            charts.level_accuracy(f"level-{i}", k, t) for i, (k, t) in enumerate(tables.items())
-        ],
-        "flows": [
-            charts.level_flows(f"flow-{i}", k, t, top) for i, (k, t) in enumerate(flows.items())
-        ],
+        "accuracy": [charts.level_accuracy(f"level-{i}", k, t) for i, (k, t) in enumerate(tables.items())],
+        "flows": [charts.level_flows(f"flow-{i}", k, t, top) for i, (k, t) in enumerate(flows.items())],
     }
 
 
 def _head(config: Mapping[str, str]) -> list[tuple[str, Markup]]:
-    """The telling fields by the end of their names; long values may break at a colon."""
+    """The telling fields, a stage's under its name; long values may break at a colon."""
+    fields = {name: config[name] for name in RUN_FIELDS if name in config}
+    for key in config:
+        section, _, leaf = key.rpartition(".")
+        if leaf in STAGE_FIELDS and f"{section}.objective" in config:
+            fields[f"{config.get(f'{section}.name', section)} {leaf}"] = config[key]
     return [
-        (".".join(name.split(".")[-2:]), Markup(":<wbr>").join(value.split(":")))
-        for name, value in config.items()
-        if name.split(".")[-1] in HEAD_FIELDS
+        (name.replace("_", " "), Markup(":<wbr>").join(value.split(":"))) for name, value in fields.items()
     ]
 
 

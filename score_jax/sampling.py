@@ -33,9 +33,7 @@ class Slots:
     @property
     def length(self) -> int:
         """L."""
-        return (
-            self.prompt + self.attempts * self.attempt + (self.attempts - 1) * len(self.instruction)
-        )
+        return self.prompt + self.attempts * self.attempt + (self.attempts - 1) * len(self.instruction)
 
     def start(self, attempt: int) -> int:
         """The index of the first token of `attempt` (1 is the first)."""
@@ -50,14 +48,14 @@ class _Decoding:
     cache: dict
     logits: Float[Array, "E V"]
     episodes: Episodes
-    done: Bool[Array, "E"]
+    done: Bool[Array, E]
 
 
 def sample(
     model: gm.nn.Transformer,
     params: dict,
     prompts: Int[Array, "E P"],
-    row_keys: Key[Array, "E"],
+    row_keys: Key[Array, E],
     *,
     slots: Slots,
     temperature: float | Float[Array, ""],
@@ -164,7 +162,7 @@ def _decode(
     cache: dict,
     logits: Float[Array, "E V"],
     episodes: Episodes,
-    row_keys: Key[Array, "E"],
+    row_keys: Key[Array, E],
     *,
     attempt: int,
     start: int,
@@ -219,8 +217,8 @@ def _decode(
 
 
 def draw(
-    logits: Float[Array, "E V"], keys: Key[Array, "E"], temperature: float | Float[Array, ""]
-) -> tuple[Int[Array, "E"], Float[Array, "E"]]:
+    logits: Float[Array, "E V"], keys: Key[Array, E], temperature: float | Float[Array, ""]
+) -> tuple[Int[Array, E], Float[Array, E]]:
     """One token per row and its log-probability (nats) under the distribution it was drawn from.
 
     At temperature 0 the likeliest token is taken, and its log-probability at temperature 1 returned.

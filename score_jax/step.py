@@ -52,9 +52,7 @@ class Optimizer:
     def apply(self, state: TrainState, grads: dict, learning_rate: Float[Array, ""]) -> TrainState:
         """One update."""
         updates, opt_state = self.transform.update(grads, state.opt_state, state.params)
-        params = jax.tree.map(
-            lambda p, u: (p - learning_rate * u).astype(p.dtype), state.params, updates
-        )
+        params = jax.tree.map(lambda p, u: (p - learning_rate * u).astype(p.dtype), state.params, updates)
         return TrainState(state.step + 1, params, opt_state)
 
 
@@ -98,9 +96,7 @@ def rl_loss(
     reference, ref_logp = None, episodes.logp
     if learner.kl_estimator == "full":
         hidden = policy.hidden_states(learner.model, ref_params, episodes.tokens, episodes.attempt)
-        reference = policy.Reference(
-            hidden, policy.head_of(learner.model, ref_params, learner.temperature)
-        )
+        reference = policy.Reference(hidden, policy.head_of(learner.model, ref_params, learner.temperature))
     else:
         ref_logp = score(ref_params).logp
     scores = score(params, reference=jax.lax.stop_gradient(reference))
@@ -143,13 +139,14 @@ def train_step(
     Objective and learning rate are arguments: both stages of SCoRe run the same compiled step.
 
     Returns:
-      The new state, and metrics: loss, grad_norm, sampler_gap (largest |log-prob of the sampler − of the scorer|),
-      and per attempt: tokens (mean length), kl (mean nats per attempt), entropy (mean nats per token).
+      The new state, and metrics: loss, grad_norm, sampler_gap (the largest |log-prob of the sampler − of the
+      scorer|), and per attempt: length (mean tokens), kl (mean nats), entropy (mean nats per token).
     """
     episodes = experience.rewards.shape[0]
     if episodes % (learner.micro_batches * learner.samples):
         raise ValueError(
-            f"micro_batches = {learner.micro_batches} does not divide the {episodes // learner.samples} problems of a batch"
+            f"micro_batches = {learner.micro_batches} does not divide the "
+            f"{episodes // learner.samples} problems of a batch"
         )
     parts = jax.tree.map(lambda x: x.reshape(learner.micro_batches, -1, *x.shape[1:]), experience)
 
@@ -159,9 +156,7 @@ def train_step(
         )
         return jax.tree.map(jnp.add, grads, more), (loss, sums)
 
-    grads, (losses, sums) = jax.lax.scan(
-        accumulate, jax.tree.map(jnp.zeros_like, state.params), parts
-    )
+    grads, (losses, sums) = jax.lax.scan(accumulate, jax.tree.map(jnp.zeros_like, state.params), parts)
     grads = jax.tree.map(lambda g: g / episodes, grads)
     tokens = sums["tokens"].sum(axis=0)
     metrics = {
@@ -190,9 +185,7 @@ class Examples:
     weight: Float[Array, "E L"]
 
 
-@functools.partial(
-    jax.jit, static_argnames=("model", "optimizer", "chunk"), donate_argnames="state"
-)
+@functools.partial(jax.jit, static_argnames=("model", "optimizer", "chunk"), donate_argnames="state")
 def sft_step(
     state: TrainState,
     examples: Examples,
@@ -207,9 +200,7 @@ def sft_step(
 
     def loss_fn(params: dict) -> Float[Array, ""]:
         hidden = policy.hidden_states(model, params, examples.tokens, examples.attempt)
-        logp = policy.score_tokens(
-            policy.head_of(model, params), hidden, episodes, chunk=chunk
-        ).logp
+        logp = policy.score_tokens(policy.head_of(model, params), hidden, episodes, chunk=chunk).logp
         return sft_loss(logp, examples.weight).sum() / jnp.maximum(examples.weight.sum(), 1.0)
 
     loss, grads = jax.value_and_grad(loss_fn)(state.params)

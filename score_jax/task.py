@@ -39,9 +39,9 @@ class Demonstration:
 
     Attributes:
       attempts: the text of each attempt.
-      imitate_answer: per attempt, whether the answer's own tokens are learned. Leaving a wrong answer
-        unlearned while its check is learned teaches to check a given answer honestly without
-        teaching to give wrong ones.
+      imitate_answer: per attempt, False where the answer is there for the sake of what follows it. Leaving
+        a wrong answer's own tokens unlearned while its check is learned teaches to check a given answer
+        honestly without teaching to give wrong ones.
     """
 
     attempts: tuple[str, ...]
@@ -85,7 +85,7 @@ class Task(abc.ABC):
         )
 
     def corpus(self, size: int, seed: int = 0) -> Iterator[str]:
-        """Texts from which a small tokenizer is trained: training prompts, demonstrations, the instruction."""
+        """Texts to train a small tokenizer on: training prompts, demonstrations, the instruction."""
         problems = self.problems("train")
         rng = np.random.default_rng(seed)
         for index in rng.integers(len(problems), size=size):
@@ -100,9 +100,7 @@ def load_task(name: str, data_dir: str | None = None) -> Task:
     try:
         task = getattr(importlib.import_module(module), cls)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"config.task = {name!r}: {error}; write it as 'package.module:Class'"
-        ) from error
+        raise ValueError(f"config.task = {name!r}: {error}; write it as 'package.module:Class'") from error
     if not (isinstance(task, type) and issubclass(task, Task)):
         raise ValueError(f"config.task = {name!r} is not a subclass of score_jax.task.Task")
     return task(data_dir)

@@ -35,9 +35,7 @@ class SmallTokenizer(gm.text.Tokenizer):
     VERSION = "small"
 
 
-def train_tokenizer(
-    texts: Iterable[str], path: epath.PathLike, *, vocab_size: int
-) -> SmallTokenizer:
+def train_tokenizer(texts: Iterable[str], path: epath.PathLike, *, vocab_size: int) -> SmallTokenizer:
     """Trains a byte-pair vocabulary on `texts`, writes it to `path` and opens it.
 
     As in Gemma's tokenizer, digits stand alone, white space is kept, and nothing is normalised.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 
 import jax
@@ -31,9 +30,7 @@ def objective_of(stage: ml_collections.ConfigDict) -> Objective:
         case "stage_one":
             return objectives.stage_one(stage.attempts, **numbers)
         case "stage_two":
-            return objectives.stage_two(
-                stage.attempts, alpha=stage.alpha, scale_kl=stage.scale_kl, **numbers
-            )
+            return objectives.stage_two(stage.attempts, alpha=stage.alpha, scale_kl=stage.scale_kl, **numbers)
         case "multi_turn":
             return objectives.multi_turn(stage.attempts, **numbers)
     raise ValueError(f"objective = {stage.objective!r} is not known")
@@ -60,9 +57,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     """Runs what is left of a config's stages; the same call again resumes with the same numbers."""
     claim_workdir(workdir, config)
     devices = data_mesh()
-    check_rows(
-        config.problems_per_step * config.samples_per_problem, devices, "config.problems_per_step"
-    )
+    check_rows(config.problems_per_step * config.samples_per_problem, devices, "config.problems_per_step")
     actor, base = load_base(config, workdir, say=console.print)
     base = jax.device_put(base, everywhere(devices))
     with Checkpoints(workdir / "checkpoints") as checkpoints:
@@ -76,19 +71,13 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
                 else _final_params(checkpoints, stage.reference, base, config)
             )
             # The first step of a stage has a fresh optimiser; anything later comes from a checkpoint.
-            state = (
-                _optimizer(config)
-                .init(jax.tree.map(jnp.copy, params))
-                .replace(step=jnp.int32(begin))
-            )
+            state = _optimizer(config).init(jax.tree.map(jnp.copy, params)).replace(step=jnp.int32(begin))
             state = jax.device_put(state, everywhere(devices))
             if last > begin:
                 state = checkpoints.restore(last, state)
                 if last < begin + stage.steps:
                     console.print(f"Resuming {stage.name} after step {last}.")
-            state = train_stage(
-                config, stage, actor, state, reference, checkpoints, workdir, begin=begin
-            )
+            state = train_stage(config, stage, actor, state, reference, checkpoints, workdir, begin=begin)
             params, begin = state.params, begin + stage.steps
     console.print(f"Done: {begin} updates; checkpoints lie in {workdir / 'checkpoints'}.")
 
@@ -114,7 +103,7 @@ def train_stage(
     *,
     begin: int,
 ) -> TrainState:
-    """Runs a stage from where `state` stands to its end. `begin` is the number of updates before the stage."""
+    """Runs a stage from where `state` stands to its end; `begin` updates came before the stage."""
     devices = data_mesh()
     actor = actor.with_attempts(stage.attempts)
     objective = jax.tree.map(jnp.float32, objective_of(stage))
@@ -136,9 +125,7 @@ def train_stage(
     with Progress(stage.name, stage.steps, every=config.log.every, done=done) as progress:
         for step in range(done, stage.steps):
             start = time.monotonic()
-            problems = batch_of(
-                pool, seed=config.seed, step=begin + step, size=config.problems_per_step
-            )
+            problems = batch_of(pool, seed=config.seed, step=begin + step, size=config.problems_per_step)
             problems = [problem for problem in problems for _ in range(samples)]
             keys = rollout.row_keys(config.seed, "train", begin + step, len(problems))
             episodes, graded = rollout.roll_out(

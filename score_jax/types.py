@@ -1,8 +1,8 @@
 """What is handed from stage to stage, and the letters that name array axes.
 
-B  problems in a batch          K  samples per problem         E  episodes, E = B * K (row = problem * K + sample)
-N  attempts per episode         L  tokens in a transcript      V  vocabulary
-P  prompt slot                  T  attempt slot                F  tokens of the correction instruction
+B  problems in a batch     K  samples per problem       E  episodes: E = B K, row = problem * K + sample
+N  attempts per episode    L  tokens in a transcript    V  vocabulary    D  width of the model
+P  prompt slot             T  attempt slot              F  tokens of the correction instruction
 
 A transcript is laid out in fixed slots, so that the KV-cache index is the transcript index:
 

@@ -165,9 +165,7 @@ def test_a_python_too_old_for_uv_counts_as_none(bare):
         ("some noise\nerror: the moon is full", "error: the moon is full"),
     ],
 )
-def test_a_failing_install_ends_in_one_line_that_names_the_mend_and_the_log(
-    checkout, uv_says, mend
-):
+def test_a_failing_install_ends_in_one_line_that_names_the_mend_and_the_log(checkout, uv_says, mend):
     done = checkout.run("setup", UV_SAYS=uv_says)
     log = checkout.root / ".uv" / "setup.log"
     assert_fails_with_one_line(done, "installing the packages failed", mend, str(log))
@@ -350,9 +348,7 @@ def test_locks_agree_with_pyproject():
             assert version in requirement.specifier, f"{text} is locked at {version}"
 
 
-@pytest.mark.parametrize(
-    ("accelerator", "package"), [("tpu", "libtpu"), ("gpu", "jax-cuda13-plugin")]
-)
+@pytest.mark.parametrize(("accelerator", "package"), [("tpu", "libtpu"), ("gpu", "jax-cuda13-plugin")])
 def test_accelerator_locks_only_add_to_the_common_one(accelerator, package):
     extra = lock_entries(f"launch/requirements-{accelerator}.txt")
     assert package in extra

@@ -184,9 +184,7 @@ def test_paired_difference_averages_over_seeds():
     gap = (runs_a[..., 1] - runs_a[..., 0]).mean(0) - (runs_b[..., 1] - runs_b[..., 0]).mean(0)
     assert found.value == pytest.approx(gap.mean())
     draws = gap[rng.integers(0, 60, (4000, 60))].mean(axis=1)
-    np.testing.assert_allclose(
-        [found.low, found.high], np.quantile(draws, [0.025, 0.975]), atol=0.02
-    )
+    np.testing.assert_allclose([found.low, found.high], np.quantile(draws, [0.025, 0.975]), atol=0.02)
 
 
 def test_aligned_brings_rows_into_one_order():
@@ -255,7 +253,7 @@ def test_bad_rows_are_refused_by_name(rows, words):
 def test_bad_arguments_are_refused_by_name():
     one, two = np.ones((1, 2)), np.ones((2, 2))
     with pytest.raises(ValueError, match="rewards: got shape"):
-        metrics.summarize(np.ones(3))
+        metrics.summarize(np.ones((0, 2)))
     with pytest.raises(ValueError, match="levels: got 1 entries for 2 problems"):
         metrics.summarize(two, levels=[1])
     with pytest.raises(ValueError, match="answers: got 0 answers"):

@@ -11,7 +11,7 @@ import pytest
 from score_jax import charts, metrics, report
 
 DASH = "\N{EN DASH}"
-HOSTILE = "</script><img src=x onerror=alert(1)><!-- {{ 7 * 7 }} \u2028 ]]> \ud800 \N{SNOWMAN} 数学"
+HOSTILE = "</script></script ><!--<script><img src=x onerror=alert(1)> {{ 7 * 7 }} \u2028 \ud800 数"
 
 
 def attempt_rows(checkpoint="base", attempts=2, n=12, **changes):
@@ -66,7 +66,11 @@ def full_run(workdir: Path, attempts: int = 2) -> Path:
         attempts=[row for group in rows.values() for row in group],
         steps=list(step_rows(attempts)),
         pretraining=[{"step": k, "loss": 1 / k} for k in range(1, 9)],
-        config={"task": "sums", "seed": 7, "optimizer": {"learning_rate": 5e-6}, "notes": [1, 2]},
+        config={
+            "task": "sums:Sums",
+            "stage2": {"name": "stage_two", "objective": "stage_two", "learning_rate": 5e-6},
+            "stages": ["stage1", "stage2"],
+        },
         results={name: metrics.result_of(group) for name, group in rows.items()},
     )
 
@@ -113,7 +117,8 @@ def test_a_whole_run(tmp_path, attempts):
     assert ("Δ (t2, t3)" in page.text) == (attempts == 3)
     assert "36 of 36 transcripts" in page.text
     assert "90 steps of reinforcement learning · 1 h 30 min" in page.text
-    assert "5e-06" in page.text and "1, 2" in page.text
+    assert "stage two learning rate 5e-06" in page.text and "sums: Sums" in page.text
+    assert "stage2.learning_rate" in page.text and "stage1, stage2" in page.text
     assert page.transcripts["checkpoints"] == ["base", "stage_one", "stage_two"]
     assert [len(p["runs"]) for p in page.transcripts["problems"]] == [3] * 12
     assert not list(path.parent.glob("*.part"))
@@ -139,6 +144,7 @@ def test_hostile_text_stays_text(tmp_path):
     page = Page(report.write_report(workdir))
     plain = Page(report.write_report(full_run(tmp_path / "plain")))
     assert "img" not in page.tags
+    assert "<" not in page.scripts[0]
     assert page.tags.count("script") == plain.tags.count("script") == 2
     assert not [key for key, _ in page.attributes if key.startswith("on")]
     assert "{{ 7 * 7 }}" in page.text
@@ -254,9 +260,7 @@ def test_table_of_checkpoints_with_different_numbers_of_attempts():
     assert table["Accuracy@t3"][0]["text"] == DASH
     assert table["Accuracy@t3"][1]["text"] == report.percent(results["n3"]["acc_t3"])
     low, high = results["n3"]["ci95"]["acc_t3"]
-    assert (
-        table["Accuracy@t3"][1]["interval"] == f"{report.percent(low)}{DASH}{report.percent(high)}"
-    )
+    assert table["Accuracy@t3"][1]["interval"] == f"{report.percent(low)}{DASH}{report.percent(high)}"
 
 
 def test_running_mean_equals_a_loop():
@@ -274,6 +278,12 @@ def test_drawings_are_the_same_each_time_and_speak(tmp_path):
     assert drawn[0].svg == drawn[1].svg
     assert "Reward, steps 1 to 90: attempt 1 ends at 0.1; attempt 2 ends at 0.2" in drawn[0].svg
     assert 'role="img"' in drawn[0].svg
+
+
+def test_a_curve_flat_but_for_rounding_is_drawn_flat():
+    rows = [{"step": k, "seconds": 3.1 + 1e-13 * (k % 2)} for k in range(200)]
+    svg = charts.curve("c", "Seconds", rows, [charts.Line("seconds", "", charts.INK)]).svg
+    assert max(len(text) for text in re.findall(r">([^<>\s]+)</text>", svg)) <= 6
 
 
 def test_stages_of_a_config_go_by_their_names(tmp_path):

@@ -96,7 +96,6 @@ class NumberRiddles(Task):
         0.4,
         0.4,
     )  # of second attempts, whatever the first was; the rest is wrong anew
-    unlearned_rate = 0.7  # of wrong first answers
 
     @functools.cache  # noqa: B019 - one task lives as long as the process
     def problems(self, split: str) -> Sequence[Problem]:
@@ -105,10 +104,7 @@ class NumberRiddles(Task):
         builder.download_and_prepare()
         rows = builder.as_data_source(split=split)
         text = ("id", "prompt", "gold")
-        return [
-            Problem(**{key: row[key].decode() for key in text}, level=int(row["level"]))
-            for row in rows
-        ]
+        return [Problem(**{key: row[key].decode() for key in text}, level=int(row["level"])) for row in rows]
 
     def demonstration(self, problem: Problem, rng: np.random.Generator) -> Demonstration:
         factor, addend, number = _parse_id(problem.id)
@@ -120,17 +116,14 @@ class NumberRiddles(Task):
             second = number
         else:
             second = _wrong(number, rng)
-        imitate = first == number or rng.random() >= self.unlearned_rate
         attempts = tuple(solution(factor, addend, number, guess) for guess in (first, second))
-        return Demonstration(attempts, (imitate, True))
+        return Demonstration(attempts, (first == number, True))
 
 
 def solution(factor: int, addend: int, number: int, guess: int) -> str:
     """An attempt that answers `guess` and checks it honestly."""
     product, total = factor * guess, factor * guess + addend
-    verdict = (
-        "too small" if guess < number else "too large" if guess > number else "as it should be"
-    )
+    verdict = "too small" if guess < number else "too large" if guess > number else "as it should be"
     return (
         f"Final Answer: The final answer is ${guess}$. "
         f"Check: multiplied it is ${product}$, added up it is ${total}$, {verdict}."
@@ -147,8 +140,6 @@ def _wrong(number: int, rng: np.random.Generator) -> int:
     """A wrong guess, mostly a near miss."""
     while True:
         near = rng.random() < 0.75
-        guess = (
-            number + int(rng.choice([-3, -2, -1, 1, 2, 3])) if near else int(rng.choice(NUMBERS))
-        )
+        guess = number + int(rng.choice([-3, -2, -1, 1, 2, 3])) if near else int(rng.choice(NUMBERS))
         if guess != number and guess in NUMBERS:
             return guess

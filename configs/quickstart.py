@@ -1,0 +1,126 @@
+"""SCoRe on the embedded task, from nothing to a report.
+
+Command   ./launch/quickstart.sh
+          python -m score_jax train --config=configs/quickstart.py --workdir=runs/quickstart
+Hardware  2 CPU cores
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.seed = 0  # of the base model's training, the episodes and the batches
+    config.task = "score_jax.datasets.number_riddles:NumberRiddles"
+    config.data_dir = ""  # where TensorFlow Datasets prepares its files; "" is its own default
+    config.base_dir = ""  # where the base model lies; "" is WORKDIR/base
+
+    config.tokenizer = ml_collections.ConfigDict()
+    config.tokenizer.vocab_size = 320
+    config.tokenizer.texts = 2000  # problems whose texts the tokenizer is trained on
+
+    config.model = ml_collections.ConfigDict()  # a Gemma 3 of 460,608 parameters
+    config.model.layers = 3
+    config.model.width = 128
+    config.model.hidden_width = 256
+    config.model.heads = 4
+    config.model.kv_heads = 1
+    config.model.head_width = 32
+    config.model.sliding_window = 32  # tokens
+    config.model.dtype = "float32"
+
+    config.slots = ml_collections.ConfigDict()  # tokens
+    config.slots.prompt = 12
+    config.slots.attempt = 13
+
+    # The base model: supervised, on imperfect two-attempt demonstrations of all training problems.
+    config.pretrain = ml_collections.ConfigDict()
+    config.pretrain.batch = 64
+    config.pretrain.warmup = 0.05  # of a phase, before the learning rate falls by a cosine
+    config.pretrain.clip_norm = 1.0
+    config.pretrain.b2 = 0.98
+    config.pretrain.weight_decay = 0.01
+    config.pretrain.phases = ("guess", "correct", "check")
+    config.pretrain.guess = phase(steps=1500, attempts=1, learning_rate=2e-3, unlearned=0.0)
+    config.pretrain.correct = phase(steps=450, attempts=2, learning_rate=1e-3, unlearned=0.0)
+    config.pretrain.check = phase(steps=500, attempts=2, learning_rate=1e-3, unlearned=0.7)
+
+    # Reinforcement learning.
+    config.train_problems = 384  # a fixed pool: with few problems the methods come apart (section 5)
+    config.problems_per_step = 64
+    config.samples_per_problem = 4
+    config.micro_batches = 1
+    config.score_chunk = 64  # positions whose vocabulary-wide scores are held at a time
+    config.temperature = 1.0  # Table 8
+    config.kl_estimator = "full"  # of score_jax.kl; over so small a vocabulary the exact KL costs little
+    config.decisive_only = True  # no policy gradient on the check that follows the answer
+    config.optimizer = ml_collections.ConfigDict()
+    config.optimizer.clip_norm = 1.0
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.95
+    config.optimizer.weight_decay = 0.0
+    config.checkpoint_every = 20  # updates
+
+    config.stages = ("stage1", "stage2")
+    config.stage1 = stage("stage_one", "stage_one", steps=60, beta_1=0.01, beta_2=0.5)
+    config.stage2 = stage(
+        "stage_two", "stage_two", steps=160, alpha=10.0, beta_1=0.05, beta_2=0.5, scale_kl=True
+    )
+
+    config.evaluate = ml_collections.ConfigDict()
+    config.evaluate.split = "test"
+    config.evaluate.problems = 0  # how many; 0 is all
+    config.evaluate.attempts = 2
+    config.evaluate.batch = 352
+    config.evaluate.temperature = 0.0  # greedy, as in the paper
+
+    config.log = ml_collections.ConfigDict()
+    config.log.every = 10  # updates between two lines of progress
+    config.log.transcript_every = 50  # updates between two printed episodes
+    return config
+
+
+def phase(*, steps: int, attempts: int, learning_rate: float, unlearned: float) -> ml_collections.ConfigDict:
+    """One phase of pre-training."""
+    return ml_collections.ConfigDict(
+        {
+            "steps": steps,
+            "attempts": attempts,  # of each demonstration that are shown
+            "learning_rate": learning_rate,
+            "unlearned": unlearned,  # share of wrong first answers whose own tokens carry no loss
+        }
+    )
+
+
+def stage(
+    name: str,
+    objective: str,
+    *,
+    steps: int,
+    beta_1: float,
+    beta_2: float,
+    alpha: float = 0.0,
+    scale_kl: bool = False,
+    attempts: int = 2,
+    samples_factor: int = 1,
+    learning_rate: float = 3e-4,
+) -> ml_collections.ConfigDict:
+    """One stage of reinforcement learning."""
+    return ml_collections.ConfigDict(
+        {
+            "name": name,  # in checkpoints and results
+            "objective": objective,  # stage_one (Eq. 3) | stage_two (Eq. 4) | multi_turn (Eq. 1, 2)
+            "steps": steps,  # updates
+            "attempts": attempts,
+            "samples_factor": samples_factor,  # times samples_per_problem
+            "alpha": alpha,  # bonus on progress, stage_two alone; Table 8: 10
+            "beta_1": beta_1,  # KL on every attempt, nats; Table 8: 0.01
+            "beta_2": beta_2,  # more KL on all attempts but the last; Table 8: 0.1, in Stage I alone
+            "scale_kl": scale_kl,  # scale beta_1 by (1 + alpha) along with the bonus
+            "discount": 0.0,  # gamma, App. A.4
+            "learning_rate": learning_rate,
+            "warmup_steps": 10,
+            "hold": 0.3,  # of the stage's steps before the learning rate falls linearly to 0
+            "reference": "base",  # of the KL: base, or the name of an earlier stage
+        }
+    )

@@ -1,0 +1,15 @@
+"""Naive multi-turn RL (Eq. 1) beside configs/quickstart.py: same samples, updates and KL on attempt 1.
+
+Command   python -m score_jax train --config=configs/quickstart_multi_turn.py --workdir=runs/multi_turn
+Hardware  2 CPU cores
+"""
+
+from configs import quickstart
+
+
+def get_config():
+    config = quickstart.get_config()
+    config.stages = ("stage1",)
+    del config.stage2
+    config.stage1 = quickstart.stage("multi_turn", "multi_turn", steps=220, beta_1=0.05, beta_2=0.5)
+    return config

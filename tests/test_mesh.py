@@ -1,0 +1,118 @@
+"""The pure modules through `pmapped`: one device, eight devices and no mesh at all give the same numbers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from score_jax.kl import ESTIMATORS, KLPenalty
+from score_jax.losses import PolicyGradientLoss
+from score_jax.mesh import DATA, by_row, check_rows, data_mesh, everywhere, pmapped
+from score_jax.objectives import RewardShaping
+
+E, L, N = 16, 6, 2
+ROWS = P(DATA)
+on_meshes = pytest.mark.parametrize("mesh", [data_mesh(jax.devices()[:k]) for k in (1, 8)], ids=["1", "8"])
+
+
+def normal(*shape, seed=0):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+ATTEMPT = jnp.tile(jnp.array([0, 1, 1, 0, 2, -1]), (E, 1))
+
+
+def assert_same_on(mesh, module, *rows):
+    """`module(*rows)` by itself, and with its rows spread over the mesh."""
+    spread = pmapped(
+        lambda module, *rows: module(*rows),
+        mesh=mesh,
+        in_specs=(P(), *(ROWS for _ in rows)),
+        out_specs=ROWS,
+    )
+    got = spread(jax.device_put(module, everywhere(mesh)), *jax.device_put(rows, by_row(mesh)))
+    assert len(got.sharding.device_set) == mesh.size
+    np.testing.assert_allclose(got, module(*rows), rtol=1e-6)
+
+
+@on_meshes
+def test_reward_shaping(mesh):
+    assert_same_on(mesh, RewardShaping(jnp.ones(N), jnp.array([0.0, 10.0])), normal(E, N))
+
+
+@on_meshes
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_kl_penalty(mesh, estimator):
+    rows = (normal(E, L, seed=seed) for seed in range(3))
+    assert_same_on(mesh, KLPenalty(jnp.array([0.5, 2.0]), estimator), *rows, ATTEMPT)
+
+
+@on_meshes
+@pytest.mark.parametrize("decisive_only", [False, True])
+def test_policy_gradient_loss(mesh, decisive_only):
+    rows = normal(E, L), normal(E, N, seed=1), normal(E, N, seed=2), ATTEMPT
+    assert_same_on(mesh, PolicyGradientLoss(decisive_only), *rows, jnp.ones((E, L)).at[:, 2].set(0.0))
+
+
+# A replicated parameter and rows of data, some of whose losses outweigh the others.
+PARAM, DATA_ROWS = normal(L, seed=3), normal(E, L, seed=4) * jnp.arange(1.0, E + 1)[:, None]
+
+
+def row_losses(param, rows):
+    return jnp.tanh(rows @ param) * rows[:, 0]
+
+
+@on_meshes
+@pytest.mark.parametrize(
+    ("reduce", "across"), [(jnp.sum, jax.lax.psum), (jnp.mean, jax.lax.pmean)], ids=["psum", "pmean"]
+)
+def test_the_gradient_of_a_replicated_parameter_is_summed_once(mesh, reduce, across):
+    single = jax.value_and_grad(lambda param: reduce(row_losses(param, DATA_ROWS)))(PARAM)
+    loss = lambda param, rows: across(reduce(row_losses(param, rows)), DATA)
+    specs = {"mesh": mesh, "in_specs": (P(), ROWS)}
+    args = jax.device_put(PARAM, everywhere(mesh)), jax.device_put(DATA_ROWS, by_row(mesh))
+
+    outside = jax.value_and_grad(pmapped(loss, out_specs=P(), **specs))(*args)
+    inside = pmapped(jax.value_and_grad(loss), out_specs=(P(), P()), **specs)(*args)
+    for got in (outside, inside):
+        for one, other in zip(got, single, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+@on_meshes
+def test_jax_itself_sums_the_gradient_of_a_loss_that_nobody_summed(mesh):
+    """Why nothing in the package writes a psum of gradients: it would count them once per device."""
+    local = lambda param, rows: jax.grad(lambda p: row_losses(p, rows).sum())(param)
+    got = pmapped(local, mesh=mesh, in_specs=(P(), ROWS), out_specs=P())(PARAM, DATA_ROWS)
+    single = jax.grad(lambda param: row_losses(param, DATA_ROWS).sum())(PARAM)
+    np.testing.assert_allclose(got, single, rtol=1e-5, atol=1e-5)
+
+
+@on_meshes
+def test_donated_arguments_are_gone_and_the_others_stay(mesh):
+    add = pmapped(lambda a, b: a + b, mesh=mesh, in_specs=(ROWS, ROWS), out_specs=ROWS, donate=(0,))
+    given, kept = (jax.device_put(normal(E, N, seed=seed), by_row(mesh)) for seed in (5, 6))
+    want = np.asarray(given) + np.asarray(kept)
+    np.testing.assert_allclose(add(given, kept), want, rtol=1e-6)
+    assert given.is_deleted()
+    assert not kept.is_deleted()
+
+
+def test_the_mesh_takes_all_devices_unless_told_otherwise():
+    assert dict(data_mesh().shape) == {"data": 8}
+    assert dict(data_mesh(jax.devices()[:2]).shape) == {"data": 2}
+
+
+def test_rows_are_spread_and_copies_are_whole():
+    mesh, rows = data_mesh(), normal(E, L)
+    shapes = lambda sharding: {s.data.shape for s in jax.device_put(rows, sharding).addressable_shards}
+    assert shapes(by_row(mesh)) == {(E // 8, L)}
+    assert shapes(everywhere(mesh)) == {(E, L)}
+
+
+def test_rows_that_do_not_share_out_are_refused_with_the_field():
+    check_rows(16, data_mesh(), "config.evaluate.batch")
+    message = "config.evaluate.batch gives 12 rows, which 8 devices .* make it a multiple of 8"
+    with pytest.raises(ValueError, match=message):
+        check_rows(12, data_mesh(), "config.evaluate.batch")
