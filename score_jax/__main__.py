@@ -1,4 +1,4 @@
-"""The commands: python -m score_jax train | evaluate | solve | report."""
+"""The commands: python -m score_jax train | evaluate | solve | report | compare."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     sub.add_argument("--checkpoint", default="best", help="base | latest | best (default) | a step")
     sub.add_argument("problem", help="the problem's text")
     command("report", "Write report.html from what lies in the work directory.", config=False)
+    command("compare", "Compare the methods in WORKDIR/METHOD/SEED (launch/seeds.sh).", config=False)
     return parser.parse_known_args(argv)
 
 
@@ -72,6 +73,12 @@ def run(args: argparse.Namespace, rest: list[str]) -> None:
         from score_jax.report import write_report
 
         print(f"Report: {write_report(args.workdir)}")
+        return
+    if args.command == "compare":
+        _refuse(rest)
+        from score_jax.compare import as_markdown, compare
+
+        print(as_markdown(compare(args.workdir)))
         return
     _quiet_backends()
     from etils import epath

@@ -31,14 +31,15 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
       ValueError: a field is misspelt, has the wrong type, or has a value that makes no sense.
     """
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
+    words = ["score_jax", f"--config={path}", *overrides]
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
     if not epath.Path(path).exists():
         raise ValueError(f"--config={path}: no such file")
     for override in overrides:
         if not override.startswith("--config."):
             raise ValueError(f"{override!r} is not understood; change a field with --config.FIELD=VALUE")
     try:
-        values(["score_jax", f"--config={path}", *overrides])
+        values(words)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         known = flatten(load_config(path)) if overrides else {}
         raise ValueError(_explain(error, overrides, known)) from error
@@ -57,7 +58,7 @@ def _explain(error: Exception, overrides: Sequence[str], known: Mapping[str, Any
     return " ".join(str(error).split())
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(config: Mapping[str, Any] | ml_collections.ConfigDict, prefix: str = "") -> dict[str, Any]:
     """{'stage2.alpha': 10.0, ...}: leaves by their dotted names."""
     flat = {}
     for key, value in config.items():
@@ -121,6 +122,12 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         for field in ("alpha", "beta_1", "beta_2", "warmup_steps"):
             require(f"{key}.{field}", stage[field] >= 0, "must not be negative")
         require(f"{key}.discount", 0 <= stage.discount <= 1, "must lie in [0, 1]")
+        require(
+            f"{key}.discount",
+            stage.discount == 0 or not config.decisive_only,
+            "credits an attempt with the next one's pay, which tokens after its answer change; "
+            "set config.decisive_only=False with it",
+        )
         require(
             f"{key}.hold",
             0 <= stage.hold <= 1,

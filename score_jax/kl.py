@@ -34,7 +34,7 @@ class KLPenalty:
       estimator: one of `ESTIMATORS`.
     """
 
-    coef: Float[Array, N]
+    coef: Float[Array, "N"]
     estimator: str = flax.struct.field(pytree_node=False, default="k1")
 
     def __post_init__(self):

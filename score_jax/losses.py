@@ -20,7 +20,7 @@ class PolicyGradientLoss:
 
     Attributes:
       decisive_only: leave out tokens that can no longer change their attempt's reward (those after its
-        answer). Their gradient is 0 in expectation: leaving them out takes away noise and nothing else.
+        answer). With γ = 0 their gradient is 0 in expectation: leaving them out takes away noise and nothing else.
         Only the reward's advantage is left out there; the KL's stays.
     """
 
@@ -33,7 +33,7 @@ class PolicyGradientLoss:
         kl_advantages: Float[Array, "E N"],
         attempt: Int[Array, "E L"],
         decisive: Float[Array, "E L"],
-    ) -> Float[Array, E]:
+    ) -> Float[Array, "E"]:
         """The loss of each episode.
 
         Args:
@@ -50,6 +50,6 @@ class PolicyGradientLoss:
         return -jnp.sum(jax.lax.stop_gradient(weight) * logp, axis=-1)
 
 
-def sft_loss(logp: Float[Array, "E L"], weight: Float[Array, "E L"]) -> Float[Array, E]:
+def sft_loss(logp: Float[Array, "E L"], weight: Float[Array, "E L"]) -> Float[Array, "E"]:
     """−Σ_t w_t log π(y_t | ...) of each example; its gradient is that of the weighted cross-entropy."""
     return -jnp.sum(weight * logp, axis=-1)

@@ -30,10 +30,10 @@ class Objective:
         with more, the bonus pays the first attempt for being wrong.
     """
 
-    reward_weight: Float[np.ndarray, N]
-    bonus: Float[np.ndarray, N]
-    kl_coef: Float[np.ndarray, N]
-    discount: float = 0.0
+    reward_weight: Float[Array | np.ndarray, "N"]
+    bonus: Float[Array | np.ndarray, "N"]
+    kl_coef: Float[Array | np.ndarray, "N"]
+    discount: float | Float[Array, ""] = 0.0
 
     @property
     def attempts(self) -> int:
@@ -46,8 +46,8 @@ def multi_turn(attempts: int, *, beta_1: float, beta_2: float = 0.0, discount: f
 
     One attempt is single-turn RL, more are the naive multi-turn RL that the paper compares with.
     """
-    held = np.r_[np.ones(attempts - 1), 0.0] if attempts > 1 else np.ones(1)
-    return Objective(np.ones(attempts), np.zeros(attempts), beta_1 + beta_2 * held, discount)
+    last = np.eye(attempts)[-1]
+    return Objective(np.ones(attempts), np.zeros(attempts), beta_1 + beta_2 * (1 - last), discount)
 
 
 def stage_one(attempts: int, *, beta_1: float, beta_2: float, discount: float = 0.0) -> Objective:
@@ -98,8 +98,8 @@ class RewardShaping:
       bonus: α.
     """
 
-    reward_weight: Float[Array, N]
-    bonus: Float[Array, N]
+    reward_weight: Float[Array, "N"]
+    bonus: Float[Array, "N"]
 
     def __call__(self, rewards: Float[Array, "E N"]) -> Float[Array, "E N"]:
         """Shaped rewards of each attempt."""
@@ -107,7 +107,7 @@ class RewardShaping:
         return self.reward_weight * rewards + self.bonus * (rewards - before)
 
 
-def returns(rewards: Float[Array, "E N"], discount: float) -> Float[Array, "E N"]:
+def returns(rewards: Float[Array, "E N"], discount: float | Float[Array, ""]) -> Float[Array, "E N"]:
     """Σ_{j ≥ i} γ^{j−i} r_j: what attempt i is credited with (App. A.4). γ = 0 gives the rewards back."""
     attempts = jnp.arange(rewards.shape[1])
     ahead = attempts[None, :] - attempts[:, None]

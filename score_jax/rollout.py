@@ -75,7 +75,7 @@ class Actor:
         return dataclasses.replace(self, slots=dataclasses.replace(self.slots, attempts=attempts))
 
 
-def row_keys(seed: int, name: str, step: int, rows: int) -> Key[jax.Array, E]:
+def row_keys(seed: int, name: str, step: int, rows: int) -> Key[jax.Array, "E"]:
     """A key per global row: a function of (seed, name, step, row) and of nothing else."""
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
     key = jax.random.fold_in(key, step)
@@ -91,7 +91,7 @@ def roll_out(
     actor: Actor,
     params: dict,
     problems: Sequence[Problem],
-    keys: Key[jax.Array, E],
+    keys: Key[jax.Array, "E"],
     *,
     temperature: float,
     sharding: jax.sharding.Sharding | None = None,

@@ -48,14 +48,14 @@ class _Decoding:
     cache: dict
     logits: Float[Array, "E V"]
     episodes: Episodes
-    done: Bool[Array, E]
+    done: Bool[Array, "E"]
 
 
 def sample(
     model: gm.nn.Transformer,
     params: dict,
     prompts: Int[Array, "E P"],
-    row_keys: Key[Array, E],
+    row_keys: Key[Array, "E"],
     *,
     slots: Slots,
     temperature: float | Float[Array, ""],
@@ -162,7 +162,7 @@ def _decode(
     cache: dict,
     logits: Float[Array, "E V"],
     episodes: Episodes,
-    row_keys: Key[Array, E],
+    row_keys: Key[Array, "E"],
     *,
     attempt: int,
     start: int,
@@ -217,8 +217,8 @@ def _decode(
 
 
 def draw(
-    logits: Float[Array, "E V"], keys: Key[Array, E], temperature: float | Float[Array, ""]
-) -> tuple[Int[Array, E], Float[Array, E]]:
+    logits: Float[Array, "E V"], keys: Key[Array, "E"], temperature: float | Float[Array, ""]
+) -> tuple[Int[Array, "E"], Float[Array, "E"]]:
     """One token per row and its log-probability (nats) under the distribution it was drawn from.
 
     At temperature 0 the likeliest token is taken, and its log-probability at temperature 1 returned.

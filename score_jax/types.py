@@ -61,7 +61,7 @@ class Experience:
     Attributes:
       episodes: the transcripts.
       rewards: r̂ of each attempt, from the task's checker.
-      decisive: 1 for sampled tokens that could still change their attempt's reward, 0 for the rest
+      decisive: 1 for sampled tokens that could still change their own attempt's reward, 0 for the rest
         (all 1 on sampled tokens unless the stage leaves the others out).
     """
 

@@ -1,4 +1,4 @@
-"""A policy small enough to enumerate: a table of logits, one row for each state (= everything before a token).
+"""A policy small enough to enumerate: logits in a table, a row for each state (what stands before a token).
 
     transcript   | context | attempt 1 | context | attempt 2 | ...
     attempt           0      1 1 (-1)       0      2 2 (-1)        -1 = padding after an early STOP
@@ -87,7 +87,7 @@ class Tabular:
         return jnp.array([[float(grade(text)) for text in row] for row in self.written])
 
     def expected_grad(self, loss, table):
-        """E[∇ loss], `loss(table)` being [E]: the episodes' probabilities are weights, not functions of it."""
+        """E[∇ loss] of `loss(table)` [E]: the episodes' probabilities weigh, they are not differentiated."""
         weight = self.prob(table)
         return jax.grad(lambda table: jnp.sum(weight * loss(table)))(table)
 

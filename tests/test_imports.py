@@ -20,6 +20,7 @@ metrics
 charts
 report
 mesh  log  checkpoint  config
+compare
 task
 datasets.number_riddles
 tokenizer
@@ -66,7 +67,7 @@ def test_every_module_has_its_floor():
     assert set(MODULES) == set(FLOOR_OF)
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", sorted(MODULES.keys() & FLOOR_OF.keys()))
 def test_imports_point_upwards_in_the_list(module):
     floor = FLOOR_OF[module]
     wrong = {name for name in imports_of(MODULES[module]) if FLOOR_OF.get(name, floor) >= floor}
@@ -79,7 +80,7 @@ def test_packages_import_nothing():
 
 
 def test_imports_inside_functions_are_the_commands_alone():
-    """`__main__` imports what a command needs, as some of it takes seconds; everyone else does so at the top."""
+    """`__main__` imports what a command needs, as some of it takes seconds; all others do so at the top."""
     for name, path in MODULES.items():
         functions = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef))
         late = [n for f in functions for n in ast.walk(f) if isinstance(n, ast.Import | ast.ImportFrom)]
@@ -105,7 +106,7 @@ def test_nothing_is_left_to_do():
 
 
 def test_shapes_are_strings():
-    """`Float[Array, E]` (where a linter took the quotes of "E" away) is checked by nobody and says nothing."""
+    """`Float[Array, E]`, from which a linter (UP037) took the quotes of "E", is silently never checked."""
     bare = [
         f"{name}:{node.lineno}"
         for name, path in MODULES.items()

@@ -7,11 +7,15 @@ import pytest
 
 from score_jax.losses import PolicyGradientLoss, sft_loss
 
-#                     prompt     attempt 1    fix    attempt 2            EOS closes each attempt but row 1's first
-ATTEMPT = np.array([[-1, 0, 0, 1, 1, 1, -1, 0, 0, 2, 2, -1, -1], [0, 0, 0, 1, 1, 1, 1, 0, 0, 2, -1, -1, -1]])
+# fmt: off
+#                    prompt    attempt 1     fix   attempt 2       each attempt's last token is its EOS,
+ATTEMPT = np.array([[-1, 0, 0, 1, 1, 1, -1,  0, 0, 2, 2, -1, -1],
+                    [ 0, 0, 0, 1, 1, 1,  1,  0, 0, 2, -1, -1, -1]])  # but row 1's first was cut off
 EOS = [(0, 5), (0, 10), (1, 9)]
-# 1 up to the end of the attempt's answer, which comes before the attempt's last token but in row 1's second.
-DECISIVE = np.array([[0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0.0]])
+# 1 up to the end of the attempt's answer.
+DECISIVE = np.array([[0, 0, 0, 1, 1, 0,  0,  0, 0, 1, 0,  0,  0],
+                     [0, 0, 0, 1, 0, 0,  0,  0, 0, 1, 0,  0,  0]])
+# fmt: on
 SHAPE, N = ATTEMPT.shape, 2
 
 
@@ -99,8 +103,7 @@ def test_no_gradient_flows_through_the_advantages():
     np.testing.assert_allclose(jax.grad(through)(x), fixed, rtol=1e-6)
 
 
-def test_a_certain_token_of_padding_cannot_make_the_loss_nan():
-    """0 times a finite number: scorers give 0 where nothing was sampled, and large ones must not matter."""
+def test_log_probabilities_outside_the_attempts_do_not_matter():
     logp, advantages, kl_advantages = arrays()
     loud = np.where(ATTEMPT < 1, np.float32(-1e30), logp)
     quiet = [loss_of(False, jnp.asarray(x), advantages, kl_advantages) for x in (loud, logp)]

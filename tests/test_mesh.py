@@ -33,7 +33,8 @@ def assert_same_on(mesh, module, *rows):
     )
     got = spread(jax.device_put(module, everywhere(mesh)), *jax.device_put(rows, by_row(mesh)))
     assert len(got.sharding.device_set) == mesh.size
-    np.testing.assert_allclose(got, module(*rows), rtol=1e-6)
+    # Sums that cancel: absolute rounding of numbers of size 1 to 10, as compiled code adds in another order.
+    np.testing.assert_allclose(got, module(*rows), rtol=1e-6, atol=1e-6)
 
 
 @on_meshes

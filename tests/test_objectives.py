@@ -109,10 +109,17 @@ def test_a_discount_of_0_gives_each_attempt_exactly_its_own_pay():
     np.testing.assert_array_equal(returns(rewards, 0.0), rewards)
 
 
-def test_the_discount_may_be_traced():
-    """As in `train_step`, where the objective is an argument of the compiled update."""
-    got = jax.jit(returns)(jnp.array([[1.0, 2.0, 4.0]]), jnp.float32(0.5))
-    np.testing.assert_allclose(got, [[1 + 1 + 1, 2 + 2, 4]])
+def test_an_objective_may_be_traced():
+    """As in `train_step`: an argument of the compiled update, so that all stages share one program."""
+    objective = jax.tree.map(jnp.float32, objectives.stage_two(3, alpha=1.0, beta_1=B1, discount=0.5))
+
+    @jax.jit
+    def credit(objective, rewards):
+        shape = RewardShaping(objective.reward_weight, objective.bonus)
+        return returns(shape(rewards), objective.discount)
+
+    # Shaped: 0, 1 + (1 − 0), 0 + (0 − 1).
+    np.testing.assert_allclose(credit(objective, jnp.array([[0.0, 1.0, 0.0]])), [[0.75, 1.5, -1.0]])
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,0 +1,195 @@
+"""The shipped configs, shrunk: the commands run end to end, resume exactly, and refuse what cannot work."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+from score_jax.__main__ import main
+from score_jax.checkpoint import Checkpoints
+from score_jax.config import load_config
+from score_jax.evaluate import load_policy
+from score_jax.pretrain import load_base
+
+SMALL = {
+    "model.layers": 2,
+    "model.width": 16,
+    "model.hidden_width": 16,
+    "model.heads": 2,
+    "model.head_width": 8,
+    "pretrain.guess.steps": 2,
+    "pretrain.correct.steps": 2,
+    "pretrain.check.steps": 2,
+    "pretrain.batch": 8,
+    "train_problems": 12,
+    "problems_per_step": 8,
+    "samples_per_problem": 2,
+    "stage1.steps": 2,
+    "stage2.steps": 2,
+    "checkpoint_every": 2,
+    "evaluate.problems": 20,
+    "evaluate.batch": 16,
+    "log.every": 1,
+    "log.transcript_every": 1,
+}
+
+
+def options(folder, config="configs/quickstart.py", **changes):
+    """Command-line options of a shrunk run in `folder`."""
+    fields = SMALL | {"base_dir": str(folder / "base"), "data_dir": str(folder / "data")}
+    if config != "configs/quickstart.py":
+        fields.pop("stage2.steps")
+    fields |= {field.replace("__", "."): value for field, value in changes.items()}
+    return [f"--config={config}", *(f"--config.{field}={value}" for field, value in fields.items())]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    """A finished run."""
+    workdir = folder / "run"
+    for command in ("train", "evaluate"):
+        assert main([command, f"--workdir={workdir}", *options(folder)]) == 0
+    assert main(["report", f"--workdir={workdir}"]) == 0
+    return workdir
+
+
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def params_at(workdir, folder, step):
+    args = options(folder)
+    config = load_config(args[0].removeprefix("--config="), args[1:])
+    _, base = load_base(config, epath.Path(workdir))
+    with Checkpoints(epath.Path(workdir) / "checkpoints") as checkpoints:
+        return jax.tree.map(np.asarray, load_policy(config, checkpoints, step, base))
+
+
+def test_a_run_leaves_what_the_readme_promises(run):
+    metrics = rows_of(run / "metrics.jsonl")
+    assert [row["step"] for row in metrics] == [1, 2, 3, 4]
+    assert [row["stage"] for row in metrics] == ["stage_one"] * 2 + ["stage_two"] * 2
+    assert all(row["sampler_gap"] < 1e-4 for row in metrics)
+    results = json.loads((run / "results.json").read_text())
+    assert list(results) == ["base", "stage_one", "stage_two"]
+    for result in results.values():
+        assert result["n"] == 20
+        assert np.isclose(result["delta"], result["i_to_c"] - result["c_to_i"])
+    attempts = rows_of(run / "attempts.jsonl")
+    assert len(attempts) == 60
+    assert {len(row["attempts"]) for row in attempts} == {2}
+    assert (run / "report.html").read_text().startswith("<!doctype html>")
+    assert list((run / "tensorboard").iterdir())
+
+
+def test_the_same_command_again_changes_nothing(run, folder):
+    before = params_at(run, folder, 4)
+    metrics = (run / "metrics.jsonl").read_text()
+    assert main(["train", f"--workdir={run}", *options(folder)]) == 0
+    assert (run / "metrics.jsonl").read_text() == metrics
+    jax.tree.map(np.testing.assert_array_equal, before, params_at(run, folder, 4))
+
+
+@pytest.mark.parametrize("lost", ["half of stage two", "the end of stage one"])
+def test_resumed_equals_straight_bit_for_bit(lost, run, folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(SMALL, "checkpoint_every", 1)
+    straight = tmp_path / "straight"
+    resumed = tmp_path / "resumed"
+    for workdir in (straight, resumed):
+        assert main(["train", f"--workdir={workdir}", *options(folder)]) == 0
+    keep = {"half of stage two": 3, "the end of stage one": 1}[lost]
+    for step in range(keep + 1, 5):
+        epath.Path(resumed / "checkpoints" / str(step)).rmtree()
+    assert main(["train", f"--workdir={resumed}", *options(folder)]) == 0
+    for step in range(1, 5):
+        jax.tree.map(
+            np.testing.assert_array_equal, params_at(straight, folder, step), params_at(resumed, folder, step)
+        )
+    timeless = lambda path: [{k: v for k, v in row.items() if k != "seconds"} for row in rows_of(path)]
+    assert timeless(straight / "metrics.jsonl") == timeless(resumed / "metrics.jsonl")
+
+
+def test_the_base_is_reused_and_says_so(run, folder, capsys):
+    assert main(["evaluate", f"--workdir={run}", "--checkpoint=base", *options(folder)]) == 0
+    assert "reused" in capsys.readouterr().out
+
+
+def test_solve_shows_both_attempts(run, capsys):
+    problem = "I think of a number, multiply it by $7$ and add $3$. I get $94$. What is my number?"
+    assert main(["solve", f"--workdir={run}", problem]) == 0
+    said = capsys.readouterr().out
+    assert "Attempt 1" in said and "Attempt 2" in said
+
+
+@pytest.mark.parametrize("name", ["multi_turn", "single_turn"])
+def test_the_baselines_run(name, folder, tmp_path):
+    args = options(folder, f"configs/quickstart_{name}.py")
+    for command in ("train", "evaluate"):
+        assert main([command, f"--workdir={tmp_path}", *args]) == 0
+    assert list(json.loads((tmp_path / "results.json").read_text())) == ["base", name]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stage2__alfa": 5}, "config.stage2.alfa: no such field; did you mean stage2.alpha?"),
+        ({"stage2__alpha": "much"}, "stage2.alpha"),
+        ({"stage2__alpha": -1}, "config.stage2.alpha = -1.0: must not be negative"),
+        ({"samples_per_problem": 1}, "RLOO needs at least 2 samples"),
+        ({"kl_estimator": "k4"}, "config.kl_estimator = 'k4': choose one of k1, k2, k3, full"),
+        ({"micro_batches": 3}, "must divide problems_per_step = 8"),
+        ({"stage2__reference": "stage_three"}, "must be one of base, stage_one"),
+        ({"task": "no.such:Task"}, "config.task = 'no.such:Task'"),
+        ({"slots__prompt": 4}, "raise config.slots.prompt to 12"),
+        ({"problems_per_step": 7}, "8 devices cannot share evenly"),
+    ],
+)
+def test_bad_configs_end_in_one_line(change, message, folder, tmp_path, capsys):
+    args = options(folder, **({"base_dir": tmp_path / "base"} | change))
+    assert main(["train", f"--workdir={tmp_path / 'run'}", *args]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
+
+
+def test_a_work_directory_of_another_config_is_refused(run, folder, capsys):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert main(["train", f"--workdir={run}", *options(folder, seed=1)]) == 2
+    assert "seed is 0 there and 1 here" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_a_base_of_other_settings_is_refused(folder, run, tmp_path, capsys):
+    assert main(["train", f"--workdir={tmp_path}", *options(folder, pretrain__batch=16)]) == 2
+    assert "made with another pretrain" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "solve"])
+def test_a_missing_checkpoint_names_those_there_are(command, run, folder, capsys):
+    args = ["problem"] if command == "solve" else options(folder)
+    assert main([command, f"--workdir={run}", "--checkpoint=77", *args]) == 2
+    assert "latest, best and the steps [2, 4]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "solve", "report"])
+def test_an_empty_work_directory_names_the_command_to_run(command, folder, tmp_path, capsys):
+    args = {"solve": ["problem"], "evaluate": options(folder), "report": []}[command]
+    assert main([command, f"--workdir={tmp_path}", *args]) == 2
+    assert "python -m score_jax" in capsys.readouterr().err
+
+
+def test_help_is_quick_and_complete():
+    for command in ("", "train", "evaluate", "solve", "report", "compare"):
+        words = [word for word in (command, "--help") if word]
+        shown = subprocess.run([sys.executable, "-m", "score_jax", *words], capture_output=True, text=True)
+        assert shown.returncode == 0
+        assert "workdir" in shown.stdout
+        assert not shown.stderr

@@ -1,0 +1,140 @@
+"""Problems to graded episodes: keys, grading, and what of it an update sees."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from score_jax import mesh, prompts, rollout
+from score_jax.rollout import Actor, Graded, row_keys
+from score_jax.types import CONTEXT, PADDING, Episodes, Problem
+
+TASK = tiny.Riddles()
+
+
+@pytest.fixture(scope="module")
+def actor(tmp_path_factory):
+    tokenizer = tiny.tokenizer(tmp_path_factory.mktemp("tokenizer"))
+    slots = prompts.make_slots(tokenizer, TASK, prompt=80, attempt=30, attempts=2)
+    return Actor(tiny.model(tokenizer.vocab_size), tokenizer, TASK, slots)
+
+
+def data(keys) -> list[tuple]:
+    return [tuple(row) for row in np.asarray(jax.random.key_data(keys)).tolist()]
+
+
+def test_every_row_of_every_step_has_its_own_key():
+    grid = itertools.product((0, 1), ("stage1", "stage2"), (0, 1, 2))
+    seen = [key for seed, name, step in grid for key in data(row_keys(seed, name, step, 16))]
+    assert len(set(seen)) == len(seen) == 2 * 2 * 3 * 16
+
+
+def test_a_rows_key_does_not_depend_on_how_many_rows_there_are():
+    assert data(row_keys(3, "evaluate", 5, 4)) == data(row_keys(3, "evaluate", 5, 64))[:4]
+
+
+# Each attempt: its text, whether it ends by itself, and what the host should make of it.
+ANSWERED = "Final Answer: The final answer is $"
+ATTEMPTS = [
+    [(f"{ANSWERED}12$. Check: too small.", True), (f"{ANSWERED}13$. ", True)],
+    [(f"{ANSWERED}1", False), ("", True)],
+    [(f"{ANSWERED}13$. {ANSWERED}12$.", True), ("Check: as it should be.", False)],
+]
+ANSWERS = [["12", "13"], [None, None], ["13", None]]
+REWARDS = [[0, 1], [0, 0], [1, 0]]
+
+
+def written(actor) -> tuple[list[Problem], Episodes]:
+    """Transcripts of `ATTEMPTS`, made by hand."""
+    problems = [
+        Problem(id=str(row), prompt="What is my number?\n", gold="13") for row in range(len(ATTEMPTS))
+    ]
+    tokens = np.full((len(ATTEMPTS), actor.slots.length), actor.tokenizer.special_tokens.PAD, np.int32)
+    attempt = np.full_like(tokens, PADDING)
+    attempt[:, actor.slots.prompt - 3 : actor.slots.prompt] = CONTEXT
+    for row, texts in enumerate(ATTEMPTS):
+        for number, (text, ended) in enumerate(texts, start=1):
+            ids = actor.tokenizer.encode(text, add_eos=ended)
+            place = slice(actor.slots.start(number), actor.slots.start(number) + len(ids))
+            tokens[row, place], attempt[row, place] = ids, number
+    return problems, Episodes(tokens, attempt, np.zeros(tokens.shape, np.float32))
+
+
+def test_grade(actor):
+    problems, episodes = written(actor)
+    graded = rollout.grade(actor, problems, episodes.tokens, episodes.attempt)
+    assert graded.problems == problems
+    assert graded.texts == [[text for text, _ in texts] for texts in ATTEMPTS]
+    assert graded.answers == ANSWERS
+    assert graded.rewards.tolist() == REWARDS
+    assert graded.finished.tolist() == [[ended for _, ended in texts] for texts in ATTEMPTS]
+    for row, column in itertools.product(range(len(ATTEMPTS)), range(2)):
+        text, ended = ATTEMPTS[row][column]
+        ids = actor.tokenizer.encode(text, add_eos=ended)
+        count = graded.decisive[row, column]
+        if ANSWERS[row][column] is None:
+            assert count == len(ids)
+        else:
+            assert TASK.answer(actor.tokenizer.decode(ids[:count])) is not None
+            assert TASK.answer(actor.tokenizer.decode(ids[: count - 1])) is None
+    assert graded.decisive[0, 0] < len(actor.tokenizer.encode(ATTEMPTS[0][0][0]))  # the check is left out
+
+
+def test_experience_marks_the_leading_tokens_of_each_attempt(actor):
+    problems, episodes = written(actor)
+    graded = rollout.grade(actor, problems, episodes.tokens, episodes.attempt)
+    experience = rollout.experience_of(actor, tiny.copy(episodes), graded)
+    np.testing.assert_array_equal(experience.rewards, REWARDS)
+    np.testing.assert_array_equal(experience.episodes.tokens, episodes.tokens)
+    for row in range(len(problems)):
+        expected = np.zeros(actor.slots.length)
+        for number in (1, 2):
+            sampled = np.flatnonzero(episodes.attempt[row] == number)
+            expected[sampled[: graded.decisive[row, number - 1]]] = 1
+        np.testing.assert_array_equal(experience.decisive[row], expected)
+
+
+def test_head_and_join_take_graded_episodes_apart_and_together(actor):
+    problems, episodes = written(actor)
+    whole = rollout.grade(actor, problems, episodes.tokens, episodes.attempt)
+    first = whole.head(2)
+    assert (first.problems, first.texts, first.answers) == (problems[:2], whole.texts[:2], ANSWERS[:2])
+    for name in ("rewards", "finished", "decisive"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(whole, name)[:2])
+    joined = Graded.join([first, whole])
+    assert joined.problems == problems[:2] + problems
+    assert joined.texts == whole.texts[:2] + whole.texts
+    assert joined.answers == ANSWERS[:2] + ANSWERS
+    for name in ("rewards", "finished", "decisive"):
+        both = np.concatenate([getattr(whole, name)[:2], getattr(whole, name)])
+        np.testing.assert_array_equal(getattr(joined, name), both)
+
+
+def test_with_attempts_changes_the_number_of_attempts_alone(actor):
+    more = actor.with_attempts(5)
+    assert (more.slots.attempts, more.slots.prompt, more.slots.attempt) == (5, 80, 30)
+    assert more.slots.instruction == actor.slots.instruction
+    assert (more.model, more.tokenizer, more.task) == (actor.model, actor.tokenizer, actor.task)
+
+
+def test_roll_out_samples_each_problem_and_grades_what_was_sampled(actor):
+    params = tiny.params(actor.tokenizer.vocab_size)
+    problems = [problem for problem in TASK.problems("test")[:4] for _ in range(2)]  # K = 2
+    keys = row_keys(0, "stage1", 7, len(problems))
+    episodes, graded = rollout.roll_out(actor, params, problems, keys, temperature=1.0)
+    tokens, attempt = np.asarray(episodes.tokens), np.asarray(episodes.attempt)
+    np.testing.assert_array_equal(
+        tokens[:, :80], prompts.encode_prompts(actor.tokenizer, problems, actor.slots)
+    )
+    again = rollout.grade(actor, problems, tokens, attempt)
+    assert (graded.problems, graded.texts, graded.answers) == (problems, again.texts, again.answers)
+    for name in ("rewards", "finished", "decisive"):
+        np.testing.assert_array_equal(getattr(graded, name), getattr(again, name))
+    assert all(one[0] != other[0] for one, other in zip(graded.texts[::2], graded.texts[1::2], strict=True))
+
+    sharding = mesh.by_row(mesh.data_mesh())
+    spread, _ = rollout.roll_out(actor, params, problems, keys, temperature=1.0, sharding=sharding)
+    assert len(spread.tokens.sharding.device_set) == 8
+    np.testing.assert_array_equal(spread.tokens, tokens)

@@ -1,0 +1,191 @@
+"""The sampler against a loop that runs the plain forward pass anew for every token."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+import tiny
+
+from score_jax import mesh, policy, sampling
+from score_jax.sampling import Slots
+from score_jax.types import CONTEXT, PADDING
+
+VOCAB, PAD, EOS = 5, 0, 1
+ROWS = 8
+SLOTS = Slots(prompt=5, attempt=12, instruction=(2, 3, 4), attempts=2)
+
+
+@functools.cache
+def params() -> dict:
+    """Small logits over few tokens, so that attempts end early."""
+    params = tiny.params(VOCAB)
+    return params | {"embedder": {"input_embedding": params["embedder"]["input_embedding"] * 0.4}}
+
+
+def prompts(seed: int = 7) -> np.ndarray:
+    """Ragged ones: row i has 1 + i % 5 tokens."""
+    tokens = np.random.default_rng(seed).integers(2, VOCAB, (ROWS, SLOTS.prompt)).astype(np.int32)
+    padding = SLOTS.prompt - 1 - np.arange(ROWS) % SLOTS.prompt
+    return np.where(np.arange(SLOTS.prompt) < padding[:, None], PAD, tokens)
+
+
+def keys(seed: int = 7):
+    return jax.random.split(jax.random.key(seed), ROWS)
+
+
+@functools.cache
+def jitted():
+    return jax.jit(sampling.sample, static_argnames=("model", "slots", "pad", "end"))
+
+
+def sample(tokens, row_keys, temperature: float = 1.0, attempts: int = 2):
+    slots = dataclasses.replace(SLOTS, attempts=attempts)
+    args = (tiny.model(VOCAB), params(), tokens, row_keys)
+    return jitted()(*args, slots=slots, temperature=temperature, pad=PAD, end=EOS)
+
+
+def sample_anew(tokens, row_keys, temperature: float):
+    """Tokens and their writers, row by row; every token from a forward pass over all that came before."""
+    rows = [[int(token) for token in row if token != PAD] for row in tokens]
+    episodes = [[(token, CONTEXT) for token in row] for row in rows]
+    draw = jax.jit(jax.vmap(jax.random.categorical))
+    for number in range(1, SLOTS.attempts + 1):
+        if number > 1:
+            for episode in episodes:
+                episode += [(token, CONTEXT) for token in SLOTS.instruction]
+        going = set(range(ROWS))
+        for at in range(SLOTS.start(number), SLOTS.start(number) + SLOTS.attempt):
+            buffer = np.full((ROWS, SLOTS.length), PAD, np.int32)
+            for row, episode in enumerate(episodes):
+                buffer[row, : len(episode)] = [token for token, _ in episode]
+            last = [len(episode) - 1 for episode in episodes]
+            logits = tiny.logits(tiny.model(VOCAB), params(), buffer)[np.arange(ROWS), last]
+            token = np.argmax(logits, axis=-1)
+            if temperature > 0:
+                keys_here = jax.vmap(lambda key, at=at: jax.random.fold_in(key, at))(row_keys)
+                token = draw(keys_here, logits / temperature)
+            for row in sorted(going):
+                episodes[row].append((int(token[row]), number))
+            going = {row for row in going if token[row] != EOS}
+    return episodes
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 0.0])
+def test_the_cache_changes_nothing(temperature):
+    """Same tokens as without a cache, with ragged prompts, rows that end apart, and slots left early."""
+    tokens, row_keys = prompts(), keys()
+    episodes = sample(tokens, row_keys, temperature)
+    expected = sample_anew(tokens, row_keys, temperature)
+    for row, episode in enumerate(expected):
+        here = episodes.attempt[row] != PADDING
+        found = zip(episodes.tokens[row][here].tolist(), episodes.attempt[row][here].tolist(), strict=True)
+        assert list(found) == episode
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_those_samples_do_end_apart_and_leave_a_slot_early(temperature):
+    """What makes the test above worth something."""
+    attempt = np.asarray(sample(prompts(), keys(), temperature).attempt)
+    lengths = np.stack([(attempt == number).sum(axis=1) for number in (1, 2)], axis=1)
+    assert len(set(lengths[:, 0])) > 2
+    assert lengths[:, 0].max() < SLOTS.attempt  # no row needed all of the first slot: the loop left it
+    assert lengths[:, 1].max() == SLOTS.attempt
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 3])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_sampler_and_the_scorer_agree(attempts, temperature):
+    episodes = sample(prompts(14), keys(14), temperature, attempts)
+    scores = policy.score_episodes(tiny.model(VOCAB), params(), episodes, temperature=temperature, chunk=8)
+    assert set(np.unique(episodes.attempt)) == {PADDING, *range(attempts + 1)}
+    np.testing.assert_allclose(episodes.logp, scores.logp, atol=1e-5)
+    assert (np.asarray(episodes.logp)[episodes.attempt > CONTEXT] < 0).all()
+
+
+def test_greedy_log_probabilities_are_those_of_temperature_1():
+    episodes = sample(prompts(), keys(), 0.0)
+    log_p, attempt, tokens = tiny.distributions(tiny.model(VOCAB), params(), episodes)
+    _, logp = tiny.move_left(episodes.attempt, episodes.logp)
+    expected = np.take_along_axis(log_p, tokens[..., None], -1)[..., 0]
+    np.testing.assert_allclose(logp[attempt > 0], expected[attempt > 0], atol=1e-5)
+
+
+def test_layout():
+    """[prompt | attempt 1 | instruction | attempt 2]; an attempt stops with its end token or its slot."""
+    tokens, attempt, logp = (np.asarray(x) for x in jax.tree.leaves(sample(prompts(), keys())))
+    assert tokens.shape == (ROWS, 5 + 12 + 3 + 12)
+    np.testing.assert_array_equal(tokens[:, :5], prompts())
+    np.testing.assert_array_equal(attempt[:, :5], np.where(prompts() == PAD, PADDING, CONTEXT))
+    np.testing.assert_array_equal(tokens[:, 17:20], np.tile(SLOTS.instruction, (ROWS, 1)))
+    assert (attempt[:, 17:20] == CONTEXT).all()
+    full = 0
+    for number, start in ((1, 5), (2, 20)):
+        for row in range(ROWS):
+            slot = slice(start, start + 12)
+            length = int((attempt[row, slot] == number).sum())
+            assert attempt[row, slot].tolist() == [number] * length + [PADDING] * (12 - length)
+            assert EOS not in tokens[row, slot][: length - 1]
+            assert (tokens[row, slot][length:] == PAD).all()
+            assert not logp[row, slot][length:].any()
+            if length < 12:
+                assert tokens[row, slot][length - 1] == EOS
+            full += length == 12 and tokens[row, slot][-1] != EOS
+    assert full > 0  # some ran out of their slot
+    assert not logp[attempt <= CONTEXT].any()
+
+
+def test_slots():
+    slots = Slots(prompt=5, attempt=10, instruction=(2, 3, 4), attempts=3)
+    assert slots.length == 5 + 10 + 3 + 10 + 3 + 10
+    assert [slots.start(number) for number in (1, 2, 3)] == [5, 18, 31]
+
+
+def test_another_temperature_compiles_nothing():
+    sample(prompts(), keys(), 1.0)
+    before = jitted()._cache_size()
+    warm, cold = (sample(prompts(), keys(), temperature) for temperature in (1.3, 0.2))
+    assert jitted()._cache_size() == before
+    assert np.any(warm.tokens != cold.tokens)
+
+
+def test_a_row_depends_on_its_own_prompt_and_key_alone():
+    tokens, row_keys = prompts(), keys()
+    expected = sample(tokens, row_keys)
+    order = np.random.default_rng(0).permutation(ROWS)
+    moved = sample(tokens[order], row_keys[order])
+    np.testing.assert_array_equal(moved.tokens, expected.tokens[order])
+    np.testing.assert_array_equal(moved.attempt, expected.attempt[order])
+    others = sample(
+        np.where(np.arange(ROWS)[:, None] == 3, tokens, prompts(5)),
+        jnp.where(jnp.arange(ROWS) == 3, row_keys, keys(5)),
+    )
+    np.testing.assert_array_equal(others.tokens[3], expected.tokens[3])
+    assert np.any(others.tokens != expected.tokens)
+
+
+def test_eight_devices_sample_what_one_does():
+    assert len(jax.devices()) == 8
+    tokens, row_keys = prompts(), keys()
+    one = sample(tokens, row_keys)
+    spread = sample(*jax.device_put((tokens, row_keys), mesh.by_row(mesh.data_mesh())))
+    assert len(spread.tokens.sharding.device_set) == 8
+    np.testing.assert_array_equal(spread.tokens, one.tokens)
+    np.testing.assert_array_equal(spread.attempt, one.attempt)
+    np.testing.assert_allclose(spread.logp, one.logp, atol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
+def test_draw_follows_the_softmax(temperature):
+    draws = 20_000
+    logits = np.random.default_rng(0).normal(size=VOCAB).astype(np.float32)
+    logp = tiny.log_softmax(logits, temperature)
+    token, drawn_logp = sampling.draw(
+        jnp.tile(logits, (draws, 1)), jax.random.split(jax.random.key(0), draws), temperature
+    )
+    counts = np.bincount(token, minlength=VOCAB)
+    assert scipy.stats.chisquare(counts, draws * np.exp(logp)).pvalue > 0.01
+    np.testing.assert_allclose(drawn_logp, logp[np.asarray(token)], atol=1e-5)

@@ -1,0 +1,122 @@
+"""Small things to test with, and the plain forward pass that everything is held against.
+
+The oracle knows no cache, no chunks, no padding mask and no layout: each row's tokens are moved to the
+left, so that causal attention over positions 0, 1, 2, ... is all there is to it.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from score_jax import policy
+from score_jax.datasets import number_riddles
+from score_jax.sampling import Slots
+from score_jax.tokenizer import train_tokenizer
+from score_jax.types import CONTEXT, PADDING, Episodes, Problem
+
+VOCAB, PAD, EOS = 40, 0, 1
+SLOTS = Slots(prompt=5, attempt=6, instruction=(7, 8, 9), attempts=2)
+
+
+@functools.cache
+def model(vocab: int = VOCAB, softcap: float | None = None):
+    """Two layers of width 16; the first one's window is shorter than any transcript here."""
+    config = ml_collections.ConfigDict(
+        {
+            "layers": 2, "width": 16, "hidden_width": 24, "heads": 2, "head_width": 8, "kv_heads": 1,
+            "sliding_window": 4, "dtype": "float32",
+        }
+    )  # fmt: skip
+    gemma = policy.small_gemma(config, vocab)
+    return gemma.clone(config=dataclasses.replace(gemma.config, final_logit_softcap=softcap))
+
+
+@functools.cache
+def params(vocab: int = VOCAB, seed: int = 0) -> dict:
+    """Random parameters, none of them at its starting value."""
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(model(vocab).init, jax.random.key(0), jnp.ones((1, 2), jnp.int32))["params"]
+    return jax.tree.map(lambda x: rng.normal(scale=0.4, size=x.shape).astype(np.float32), shapes)
+
+
+def copy(tree):
+    """Arrays of their own: updates take the memory of what they are given."""
+    return jax.tree.map(jnp.array, tree)
+
+
+def transcripts(rows: int, slots: Slots = SLOTS, vocab: int = VOCAB, seed: int = 0) -> Episodes:
+    """Random ones: ragged prompts, attempts of any length, those that do not fill their slot with an end."""
+    rng = np.random.default_rng(seed)
+    tokens = np.full((rows, slots.length), PAD, np.int32)
+    attempt = np.full((rows, slots.length), PADDING, np.int32)
+
+    def write(row: int, start: int, ids, who: int) -> None:
+        tokens[row, start : start + len(ids)] = ids
+        attempt[row, start : start + len(ids)] = who
+
+    for row in range(rows):
+        length = rng.integers(1, slots.prompt + 1)
+        write(row, slots.prompt - length, rng.integers(2, vocab, length), CONTEXT)
+        for number in range(1, slots.attempts + 1):
+            if number > 1:
+                write(row, slots.start(number) - len(slots.instruction), slots.instruction, CONTEXT)
+            length = rng.integers(1, slots.attempt + 1)
+            ids = rng.integers(2, vocab, length)
+            ids[-1] = EOS if length < slots.attempt else ids[-1]
+            write(row, slots.start(number), ids, number)
+    return Episodes(tokens, attempt, np.zeros(tokens.shape, np.float32))
+
+
+def move_left(attempt, *arrays):
+    """`attempt` and `arrays` with each row's padding moved behind everything else."""
+    order = np.argsort(np.asarray(attempt) == PADDING, axis=1, kind="stable")
+    return tuple(np.take_along_axis(np.asarray(x), order, axis=1) for x in (attempt, *arrays))
+
+
+@functools.partial(jax.jit, static_argnames="gemma")
+def logits(gemma, params, tokens):
+    """[E, L, V] logits of rows without padding on their left."""
+    rows, length = tokens.shape
+    return gemma.apply(
+        {"params": params},
+        tokens,
+        positions=jnp.broadcast_to(jnp.arange(length), (rows, length)),
+        attention_mask=jnp.broadcast_to(jnp.tril(jnp.ones((length, length), bool)), (rows, length, length)),
+    ).logits
+
+
+def log_softmax(logits, temperature: float = 1.0) -> np.ndarray:
+    """In float64."""
+    scaled = np.asarray(logits, np.float64) / temperature
+    scaled -= scaled.max(axis=-1, keepdims=True)
+    return scaled - np.log(np.exp(scaled).sum(axis=-1, keepdims=True))
+
+
+def distributions(gemma, params, episodes: Episodes, temperature: float = 1.0):
+    """Log-probabilities [E, L, V] that each token was drawn from, padding moved behind; and `attempt`, moved.
+
+    Row by row they line up with `x[row, episodes.attempt[row] != PADDING]`; nothing stands before the first
+    token of a row, whose entry is NaN.
+    """
+    attempt, tokens = move_left(episodes.attempt, episodes.tokens)
+    logp = log_softmax(logits(gemma, params, tokens), temperature)
+    return np.concatenate([np.full_like(logp[:, :1], np.nan), logp[:, :-1]], axis=1), attempt, tokens
+
+
+class Riddles(number_riddles.NumberRiddles):
+    """The default task without its files."""
+
+    def problems(self, split: str) -> list[Problem]:
+        rows = (
+            number_riddles.riddle(*pair, n) for pair in number_riddles.split_pairs(split) for n in (3, 8, 21)
+        )
+        return [Problem(**row) for row in rows]
+
+
+def tokenizer(directory):
+    """A vocabulary of 300 over the default task's texts."""
+    return train_tokenizer(Riddles().corpus(200), directory / "tokenizer.model", vocab_size=300)
