@@ -30,7 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.dtype = "float32"
 
     config.slots = ml_collections.ConfigDict()  # tokens
-    config.slots.prompt = 12
+    config.slots.prompt = 13
     config.slots.attempt = 13
 
     # The base model: supervised, on imperfect two-attempt demonstrations of all training problems.
@@ -71,7 +71,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluate.split = "test"
     config.evaluate.problems = 0  # how many; 0 is all
     config.evaluate.attempts = 2
-    config.evaluate.batch = 352
+    config.evaluate.batch = 336
     config.evaluate.temperature = 0.0  # greedy, as in the paper
 
     config.log = ml_collections.ConfigDict()

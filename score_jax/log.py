@@ -22,9 +22,11 @@ def append_jsonl(path: epath.Path, row: Mapping[str, Any]) -> None:
         file.write(json.dumps(row) + "\n")
 
 
-def read_jsonl(path: epath.Path) -> list[dict[str, Any]]:
+def read_jsonl(path: epath.PathLike) -> list[dict[str, Any]]:
     """The rows of a file; [] if there is none."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    if not epath.Path(path).exists():
+        return []
+    return [json.loads(line) for line in epath.Path(path).read_text().splitlines()]
 
 
 def write_jsonl(path: epath.Path, rows: Iterable[Mapping[str, Any]]) -> None:

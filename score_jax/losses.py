@@ -20,8 +20,8 @@ class PolicyGradientLoss:
 
     Attributes:
       decisive_only: leave out tokens that can no longer change their attempt's reward (those after its
-        answer). With γ = 0 their gradient is 0 in expectation: leaving them out takes away noise and nothing else.
-        Only the reward's advantage is left out there; the KL's stays.
+        answer). With γ = 0 their gradient is 0 in expectation: leaving them out takes away noise and
+        nothing else. Only the reward's advantage is left out there; the KL's stays.
     """
 
     decisive_only: bool = flax.struct.field(pytree_node=False, default=False)

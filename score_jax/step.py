@@ -8,6 +8,7 @@ import functools
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from gemma import gm
 from jaxtyping import Array, Float, Int
@@ -180,9 +181,9 @@ class Examples:
       weight: of each token in the loss.
     """
 
-    tokens: Int[Array, "E L"]
-    attempt: Int[Array, "E L"]
-    weight: Float[Array, "E L"]
+    tokens: Int[Array | np.ndarray, "E L"]
+    attempt: Int[Array | np.ndarray, "E L"]
+    weight: Float[Array | np.ndarray, "E L"]
 
 
 @functools.partial(jax.jit, static_argnames=("model", "optimizer", "chunk"), donate_argnames="state")

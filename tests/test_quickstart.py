@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from etils import epath
+
 from score_jax.__main__ import main
 from score_jax.checkpoint import Checkpoints
 from score_jax.config import load_config

@@ -1,10 +1,11 @@
-"""The parts of training that are pure: batches, learning rates, objectives from configs; and the comparison."""
+"""The pure parts of training: batches, learning rates, objectives of configs; and the comparison."""
 
 import json
 from collections import Counter
 
 import numpy as np
 import pytest
+
 from score_jax import objectives
 from score_jax.compare import as_markdown, compare
 from score_jax.config import load_config
@@ -45,7 +46,9 @@ def test_the_quickstart_runs_the_papers_objectives():
     one, two = objective_of(config.stage1), objective_of(config.stage2)
     np.testing.assert_array_equal(one.reward_weight, [0, 1])
     np.testing.assert_array_equal(one.bonus, [0, 0])
-    np.testing.assert_allclose(one.kl_coef, [config.stage1.beta_1 + config.stage1.beta_2, config.stage1.beta_1])
+    np.testing.assert_allclose(
+        one.kl_coef, [config.stage1.beta_1 + config.stage1.beta_2, config.stage1.beta_1]
+    )
     np.testing.assert_array_equal(two.reward_weight, [1, 1])
     np.testing.assert_array_equal(two.bonus, [0, config.stage2.alpha])
     assert one.discount == two.discount == 0

@@ -16,8 +16,8 @@ import tensorflow_datasets as tfds
 from score_jax.task import Demonstration, Task
 from score_jax.types import Problem
 
-FACTORS = range(2, 10)
-ADDENDS = range(1, 25)
+FACTORS = range(2, 13)
+ADDENDS = range(1, 13)
 NUMBERS = range(1, 25)
 _SPLIT_PAIRS = {
     "test": 44,
