@@ -40,10 +40,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.pretrain.clip_norm = 1.0
     config.pretrain.b2 = 0.98
     config.pretrain.weight_decay = 0.01
-    config.pretrain.phases = ("guess", "correct", "check")
-    config.pretrain.guess = phase(steps=1500, attempts=1, learning_rate=2e-3, unlearned=0.0)
-    config.pretrain.correct = phase(steps=450, attempts=2, learning_rate=1e-3, unlearned=0.0)
-    config.pretrain.check = phase(steps=500, attempts=2, learning_rate=1e-3, unlearned=0.7)
+    config.pretrain.phases = ("guess", "correct")
+    config.pretrain.guess = phase(steps=1500, attempts=1, learning_rate=2e-3, unlearned=0.8)
+    config.pretrain.correct = phase(steps=600, attempts=2, learning_rate=1.5e-3, unlearned=0.8)
 
     # Reinforcement learning.
     config.train_problems = 384  # a fixed pool: with few problems the methods come apart (section 5)

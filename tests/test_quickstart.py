@@ -23,7 +23,6 @@ SMALL = {
     "model.head_width": 8,
     "pretrain.guess.steps": 2,
     "pretrain.correct.steps": 2,
-    "pretrain.check.steps": 2,
     "pretrain.batch": 8,
     "train_problems": 12,
     "problems_per_step": 8,
@@ -149,7 +148,7 @@ def test_the_baselines_run(name, folder, tmp_path):
         ({"micro_batches": 3}, "must divide problems_per_step = 8"),
         ({"stage2__reference": "stage_three"}, "must be one of base, stage_one"),
         ({"task": "no.such:Task"}, "config.task = 'no.such:Task'"),
-        ({"slots__prompt": 4}, "raise config.slots.prompt to 12"),
+        ({"slots__prompt": 4}, "raise config.slots.prompt to 1"),
         ({"problems_per_step": 7}, "8 devices cannot share evenly"),
     ],
 )
