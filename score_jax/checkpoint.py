@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from typing import Any
 
 import jax
@@ -31,7 +32,7 @@ class Checkpoints:
     """The checkpoints of one work directory. Saving goes on in the background."""
 
     def __init__(self, directory: epath.PathLike):
-        self.directory = epath.Path(directory)
+        self.directory = absolute(directory)
         self._manager = ocp.CheckpointManager(
             self.directory,
             options=ocp.CheckpointManagerOptions(max_to_keep=None, create=True),
@@ -88,14 +89,19 @@ class Checkpoints:
         self._manager.close()
 
 
+def absolute(path: epath.PathLike) -> epath.Path:
+    """The path as orbax wants it; a bucket's address stays as it is."""
+    return epath.Path(path if "://" in str(path) else os.path.abspath(path))
+
+
 def save_params(params: dict, directory: epath.PathLike) -> None:
     """Writes parameters alone, over what may stand there."""
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(epath.Path(directory), params, force=True)
+        checkpointer.save(absolute(directory), params, force=True)
 
 
 def load_params(directory: epath.PathLike, like: Any) -> dict:
     """Reads parameters with the shapes, dtypes and shardings of `like`."""
     with ocp.StandardCheckpointer() as checkpointer:
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return checkpointer.restore(epath.Path(directory), target)
+        return checkpointer.restore(absolute(directory), target)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 from gemma import gm
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from score_jax.types import CONTEXT, PADDING, Episodes
 
@@ -45,7 +45,7 @@ def init_params(model: gm.nn.Transformer, key: jax.Array) -> dict:
     return jax.jit(lambda key: model.init(key, jnp.ones((1, 2), jnp.int32))["params"])(key)
 
 
-def positions_of(valid: Int[Array, "E L"]) -> Int[Array, "E L"]:
+def positions_of(valid: Bool[Array, "E L"]) -> Int[Array, "E L"]:
     """Positions that count only what stands there, so that padding anywhere in a row changes nothing."""
     return jnp.maximum(jnp.cumsum(valid, axis=-1) - 1, 0)
 
