@@ -50,7 +50,7 @@ class Checkpoints:
 
     def save(self, state: TrainState, note: Note) -> None:
         """Saves `state` under its step."""
-        args = {"state": ocp.args.StandardSave(state)}
+        args = {"state": ocp.args.StandardSave(_plain(state))}
         args["note"] = ocp.args.JsonSave(dataclasses.asdict(note))
         self._manager.save(int(state.step), args=ocp.args.Composite(**args), force=True)
 
@@ -61,9 +61,9 @@ class Checkpoints:
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         """The state of a step, with the shapes, dtypes and shardings of `like`."""
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _plain(like))
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-        return self._manager.restore(step, args=args).state
+        return TrainState(**self._manager.restore(step, args=args).state)
 
     def last(self, stage: str) -> int | None:
         """The newest step of a stage."""
@@ -87,6 +87,10 @@ class Checkpoints:
         """Waits, then lets go of the directory."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _plain(state: TrainState) -> dict[str, Any]:
+    return {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
 
 
 def absolute(path: epath.PathLike) -> epath.Path:

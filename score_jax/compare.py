@@ -61,7 +61,7 @@ def read_runs(folder: Path) -> Runs:
             mine = [row for row in rows if row["checkpoint"] == checkpoint]
             ids = [row["id"] for row in mine]
             order = order or ids
-            rewards = aligned(np.array([row["rewards"] for row in mine]), ids, order)
+            rewards = aligned(np.array([row["rewards"] for row in mine], float), ids, order)
             found.setdefault(path.parent.parent.name, []).append(rewards)
     return {"base": next(iter(bases.values())), **runs} if runs else {}
 

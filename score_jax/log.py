@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 import rich.console
@@ -57,7 +57,7 @@ class Metrics:
         self._board.close()
 
 
-def by_attempt(name: str, values: Iterable[float]) -> dict[str, float]:
+def by_attempt(name: str, values: Iterable[SupportsFloat]) -> dict[str, float]:
     """{'name_t1': ..., 'name_t2': ...}."""
     return {f"{name}_t{number}": float(value) for number, value in enumerate(values, start=1)}
 
@@ -92,7 +92,7 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def advance(self, numbers: Mapping[str, float]) -> None:
+    def advance(self, numbers: Mapping[str, SupportsFloat]) -> None:
         """One step further."""
         self._done += 1
         if self._done % self._every and self._done != self._total:

@@ -81,7 +81,7 @@ class Head:
 
     table: Float[Array, "V D"]
     softcap: float | None = flax.struct.field(pytree_node=False, default=None)
-    temperature: float = 1.0
+    temperature: float | Float[Array, ""] = 1.0
 
     def logits(self, hidden: Float[Array, "*S D"]) -> Float[Array, "*S V"]:
         """Logits at temperature 1, float32."""
@@ -93,7 +93,7 @@ class Head:
         return jax.nn.log_softmax(self.logits(hidden) / self.temperature)
 
 
-def head_of(model: gm.nn.Transformer, params: dict, temperature: float = 1.0) -> Head:
+def head_of(model: gm.nn.Transformer, params: dict, temperature: float | Float[Array, ""] = 1.0) -> Head:
     """The model's output layer with `params`."""
     table = params["embedder"]["input_embedding"]
     return Head(table, softcap=model.config.final_logit_softcap, temperature=temperature)
@@ -154,12 +154,12 @@ def score_tokens(
         if reference is not None:
             kl = jnp.sum(p_all * (logp_all - reference.head.log_softmax(rows["reference"])), axis=-1)
         sampled = rows["attempt"] > CONTEXT
-        return TokenScores(*(jnp.where(sampled, score, 0.0) for score in (logp, entropy, kl)))
+        return [jnp.where(sampled, score, 0.0) for score in (logp, entropy, kl)]
 
     length = episodes.tokens.shape[1] - 1
     chunks = jax.tree.map(lambda x: _split_chunks(x, min(chunk, length)), rows)
     scores = jax.lax.map(score_chunk, chunks)
-    return jax.tree.map(lambda x: jnp.pad(_join_chunks(x)[:, :length], ((0, 0), (1, 0))), scores)
+    return TokenScores(*(jnp.pad(_join_chunks(x)[:, :length], ((0, 0), (1, 0))) for x in scores))
 
 
 def _split_chunks(x: Array, chunk: int) -> Array:
@@ -181,7 +181,7 @@ def score_episodes(
     params: dict,
     episodes: Episodes,
     *,
-    temperature: float = 1.0,
+    temperature: float | Float[Array, ""] = 1.0,
     chunk: int = 64,
 ) -> TokenScores:
     """Scores whole transcripts with `params`, outside of any update."""

@@ -149,11 +149,12 @@ def train_step(
             f"micro_batches = {learner.micro_batches} does not divide the "
             f"{episodes // learner.samples} problems of a batch"
         )
-    parts = jax.tree.map(lambda x: x.reshape(learner.micro_batches, -1, *x.shape[1:]), experience)
+    leaves, experience_of = jax.tree.flatten(experience)
+    parts = [x.reshape(learner.micro_batches, -1, *x.shape[1:]) for x in leaves]
 
-    def accumulate(grads: dict, part: Experience) -> tuple[dict, tuple[Array, dict]]:
+    def accumulate(grads: dict, part: list[Array]) -> tuple[dict, tuple[Array, dict]]:
         (loss, sums), more = jax.value_and_grad(rl_loss, has_aux=True)(
-            state.params, ref_params, part, objective, learner
+            state.params, ref_params, jax.tree.unflatten(experience_of, part), objective, learner
         )
         return jax.tree.map(jnp.add, grads, more), (loss, sums)
 
@@ -162,7 +163,7 @@ def train_step(
     tokens = sums["tokens"].sum(axis=0)
     metrics = {
         "loss": losses.sum() / episodes,
-        "grad_norm": optax.global_norm(grads),
+        "grad_norm": optax.tree.norm(grads),
         "sampler_gap": sums["sampler_gap"].max(),
         "length": tokens / episodes,
         "kl": sums["kl"].sum(axis=0) / episodes,
@@ -207,5 +208,5 @@ def sft_step(
     loss, grads = jax.value_and_grad(loss_fn)(state.params)
     return optimizer.apply(state, grads, learning_rate), {
         "loss": loss,
-        "grad_norm": optax.global_norm(grads),
+        "grad_norm": optax.tree.norm(grads),
     }

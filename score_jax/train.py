@@ -60,36 +60,27 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     check_rows(config.problems_per_step * config.samples_per_problem, devices, "config.problems_per_step")
     actor, base = load_base(config, workdir, say=console.print)
     base = jax.device_put(base, everywhere(devices))
+    optimizer = Optimizer(**config.optimizer.to_dict())
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         params, begin = base, 0
         for key in config.stages:
             stage = config[key]
-            last = max((s for s in checkpoints.steps() if s <= begin + stage.steps), default=0)
-            reference = (
-                base
-                if stage.reference == "base"
-                else _final_params(checkpoints, stage.reference, base, config)
-            )
-            # The first step of a stage has a fresh optimiser; anything later comes from a checkpoint.
-            state = _optimizer(config).init(jax.tree.map(jnp.copy, params)).replace(step=jnp.int32(begin))
+            end = begin + stage.steps
+            # A stage starts with a fresh optimiser; anywhere later it goes on from a checkpoint.
+            state = optimizer.init(jax.tree.map(jnp.copy, params)).replace(step=jnp.int32(begin))
             state = jax.device_put(state, everywhere(devices))
-            if last > begin:
-                state = checkpoints.restore(last, state)
-                if last < begin + stage.steps:
-                    console.print(f"Resuming {stage.name} after step {last}.")
-            state = train_stage(config, stage, actor, state, reference, checkpoints, workdir, begin=begin)
-            params, begin = state.params, begin + stage.steps
+            saved = [step for step in checkpoints.steps() if begin < step <= end]
+            if saved:
+                state = checkpoints.restore(saved[-1], state)
+            if not saved or saved[-1] < end:
+                if saved:
+                    console.print(f"Resuming {stage.name} after step {saved[-1]}.")
+                reference = base
+                if stage.reference != "base":
+                    reference = checkpoints.restore(checkpoints.last(stage.reference), state).params
+                state = train_stage(config, stage, actor, state, reference, checkpoints, workdir, begin=begin)
+            params, begin = state.params, end
     console.print(f"Done: {begin} updates; checkpoints lie in {workdir / 'checkpoints'}.")
-
-
-def _optimizer(config: ml_collections.ConfigDict) -> Optimizer:
-    return Optimizer(**config.optimizer.to_dict())
-
-
-def _final_params(
-    checkpoints: Checkpoints, stage: str, like: dict, config: ml_collections.ConfigDict
-) -> dict:
-    return checkpoints.restore(checkpoints.last(stage), _optimizer(config).init(like)).params
 
 
 def train_stage(
@@ -110,7 +101,7 @@ def train_stage(
     samples = config.samples_per_problem * stage.samples_factor
     learner = Learner(
         model=actor.model,
-        optimizer=_optimizer(config),
+        optimizer=Optimizer(**config.optimizer.to_dict()),
         samples=samples,
         kl_estimator=config.kl_estimator,
         decisive_only=config.decisive_only,
