@@ -136,20 +136,15 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         names.append(stage.name)
 
 
-def claim_workdir(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
-    """Writes the config into a new work directory; refuses one that belongs to another config.
+def check_workdir(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
+    """Refuses a work directory that belongs to another config.
 
     Raises:
       ValueError: names the fields that differ.
     """
-    path = workdir / "config.json"
-    # What JSON makes of the config, so that tuples compare equal to the lists they come back as.
-    mine = json.loads(config.to_json())
-    if not path.exists():
-        workdir.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(mine, indent=1))
+    if not (workdir / "config.json").exists():
         return
-    theirs, ours = flatten(json.loads(path.read_text())), flatten(mine)
+    theirs, ours = flatten(config_of(workdir)), flatten(_plain(config))
     missing = object()
     differ = [
         f"{field} is {theirs.get(field, 'absent')!r} there and {ours.get(field, 'absent')!r} here"
@@ -161,6 +156,18 @@ def claim_workdir(workdir: epath.Path, config: ml_collections.ConfigDict) -> Non
             f"--workdir={workdir} holds a run of another config ({'; '.join(differ)}); "
             "give another --workdir, or the config that it was started with"
         )
+
+
+def claim_workdir(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
+    """Writes the config into a new work directory."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    if not (workdir / "config.json").exists():
+        (workdir / "config.json").write_text(json.dumps(_plain(config), indent=1))
+
+
+def _plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What JSON makes of a config: tuples become the lists as which they come back."""
+    return json.loads(config.to_json())
 
 
 def config_of(workdir: epath.Path) -> ml_collections.ConfigDict:

@@ -10,7 +10,7 @@ from etils import epath
 
 from score_jax import rollout
 from score_jax.checkpoint import Checkpoints
-from score_jax.config import claim_workdir
+from score_jax.config import check_workdir, config_of
 from score_jax.log import console, read_jsonl, write_jsonl
 from score_jax.mesh import by_row, check_rows, data_mesh, everywhere
 from score_jax.metrics import result_of
@@ -32,9 +32,8 @@ def evaluate(config: ml_collections.ConfigDict, workdir: epath.Path, checkpoint:
     Returns:
       results.json as written: entries of checkpoints that were not evaluated now stay.
     """
-    if not (workdir / "config.json").exists():
-        raise FileNotFoundError(f"--workdir={workdir} holds no run; `python -m score_jax train` starts one")
-    claim_workdir(workdir, config)
+    config_of(workdir)  # raises where there is no run
+    check_workdir(workdir, config)
     devices = data_mesh()
     check_rows(config.evaluate.batch, devices, "config.evaluate.batch")
     results_path, attempts_path = workdir / "results.json", workdir / "attempts.jsonl"

@@ -10,9 +10,9 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from score_jax import objectives, rollout
+from score_jax import objectives, prompts, rollout
 from score_jax.checkpoint import Checkpoints, Note
-from score_jax.config import claim_workdir
+from score_jax.config import check_workdir, claim_workdir
 from score_jax.log import Metrics, Progress, by_attempt, console
 from score_jax.mesh import by_row, check_rows, data_mesh, everywhere
 from score_jax.metrics import summarize
@@ -55,10 +55,13 @@ def batch_of(problems: list[Problem], *, seed: int, step: int, size: int) -> lis
 
 def train(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     """Runs what is left of a config's stages; the same call again resumes with the same numbers."""
-    claim_workdir(workdir, config)
+    check_workdir(workdir, config)
     devices = data_mesh()
     check_rows(config.problems_per_step * config.samples_per_problem, devices, "config.problems_per_step")
     actor, base = load_base(config, workdir, say=console.print)
+    for split in ("train", config.evaluate.split):  # a prompt that is too long is to be known now
+        prompts.encode_prompts(actor.tokenizer, actor.task.problems(split), actor.slots)
+    claim_workdir(workdir, config)
     base = jax.device_put(base, everywhere(devices))
     optimizer = Optimizer(**config.optimizer.to_dict())
     with Checkpoints(workdir / "checkpoints") as checkpoints:
