@@ -88,11 +88,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 class NumberRiddles(Task):
     """Riddles answered first and checked after: the check says whether the number was too small."""
 
-    wrong_rate = 0.45
-    copy_rate, solve_rate = (
-        0.4,
-        0.4,
-    )  # of second attempts, whatever the first was; the rest is wrong anew
+    # What pre-training shows. Honest checks are learned from wrong answers, so most first ones are wrong.
+    wrong_rate = 0.6  # of first attempts
+    near_rate = 0.5  # of wrong answers that miss by at most 3; the rest may be anything
+    copy_rate, solve_rate = 0.4, 0.4  # of second attempts, whatever the first was; the rest is wrong anew
 
     @functools.cache  # noqa: B019 - one task lives as long as the process
     def problems(self, split: str) -> Sequence[Problem]:
@@ -105,16 +104,25 @@ class NumberRiddles(Task):
 
     def demonstration(self, problem: Problem, rng: np.random.Generator) -> Demonstration:
         factor, addend, number = _parse_id(problem.id)
-        first = _wrong(number, rng) if rng.random() < self.wrong_rate else number
+        first = self._wrong(number, rng) if rng.random() < self.wrong_rate else number
         chance = rng.random()
         if chance < self.copy_rate:
             second = first
         elif chance < self.copy_rate + self.solve_rate:
             second = number
         else:
-            second = _wrong(number, rng)
+            second = self._wrong(number, rng)
         attempts = tuple(solution(factor, addend, number, guess) for guess in (first, second))
         return Demonstration(attempts, (first == number, True))
+
+    def _wrong(self, number: int, rng: np.random.Generator) -> int:
+        while True:
+            if rng.random() < self.near_rate:
+                guess = number + int(rng.choice([-3, -2, -1, 1, 2, 3]))
+            else:
+                guess = int(rng.choice(NUMBERS))
+            if guess != number and guess in NUMBERS:
+                return guess
 
 
 def solution(factor: int, addend: int, number: int, guess: int) -> str:
@@ -131,12 +139,3 @@ def _parse_id(id_: str) -> tuple[int, int, int]:
     factor, _, rest = id_.partition("x")
     number, _, addend = rest.partition("+")
     return int(factor), int(addend), int(number)
-
-
-def _wrong(number: int, rng: np.random.Generator) -> int:
-    """A wrong guess, mostly a near miss."""
-    while True:
-        near = rng.random() < 0.75
-        guess = number + int(rng.choice([-3, -2, -1, 1, 2, 3])) if near else int(rng.choice(NUMBERS))
-        if guess != number and guess in NUMBERS:
-            return guess
