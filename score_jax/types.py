@@ -16,6 +16,7 @@ import dataclasses
 
 import flax.struct
 import jax
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 PADDING = -1  # in `Episodes.attempt`: nothing stands here
@@ -49,9 +50,9 @@ class Episodes:
       logp: log-probability (nats) under which the sampler drew the token; 0 where attempt < 1.
     """
 
-    tokens: Int[Array, "E L"]
-    attempt: Int[Array, "E L"]
-    logp: Float[Array, "E L"]
+    tokens: Int[Array | np.ndarray, "E L"]
+    attempt: Int[Array | np.ndarray, "E L"]
+    logp: Float[Array | np.ndarray, "E L"]
 
 
 @flax.struct.dataclass
@@ -66,8 +67,8 @@ class Experience:
     """
 
     episodes: Episodes
-    rewards: Float[Array, "E N"]
-    decisive: Float[Array, "E L"]
+    rewards: Float[Array | np.ndarray, "E N"]
+    decisive: Float[Array | np.ndarray, "E L"]
 
 
 @flax.struct.dataclass

@@ -54,7 +54,7 @@ def test_scores_and_their_gradients_equal_those_of_full_logits(softcap, temperat
     def scored(hidden, table):
         head = policy.Head(table, softcap=softcap, temperature=temperature)
         reference = policy.Reference(ref_hidden, head.replace(table=ref_table))
-        scores = policy.score_tokens(head, hidden, tiny.copy(episodes), reference=reference, chunk=chunk)
+        scores = policy.score_tokens(head, hidden, episodes, reference=reference, chunk=chunk)
         stacked = jnp.stack([scores.logp, scores.entropy, scores.kl])
         return jnp.sum(weight * stacked), stacked
 
@@ -112,14 +112,15 @@ def spread(episodes: Episodes, length: int, seed: int) -> Episodes:
     rng = np.random.default_rng(seed)
     tokens = rng.integers(0, tiny.VOCAB, (len(episodes.tokens), length)).astype(np.int32)
     attempt = np.full_like(tokens, PADDING)
+    old_tokens, old_attempt = np.asarray(episodes.tokens), np.asarray(episodes.attempt)
     for row in range(len(tokens)):
-        kept = episodes.attempt[row] != PADDING
-        who = episodes.attempt[row][kept]
+        kept = old_attempt[row] != PADDING
+        who = old_attempt[row][kept]
         gaps = np.flatnonzero(np.r_[who <= CONTEXT, True])  # what a gap may stand before; at the end, too
         counts = np.bincount(rng.choice(gaps, length - len(who)), minlength=len(who) + 1)
         place = np.arange(len(who)) + np.cumsum(counts)[:-1]
-        tokens[row, place], attempt[row, place] = episodes.tokens[row][kept], who
-    return Episodes(tokens, attempt, np.zeros(tokens.shape, np.float32))
+        tokens[row, place], attempt[row, place] = old_tokens[row][kept], who
+    return Episodes(*map(jnp.array, (tokens, attempt, np.zeros(tokens.shape, np.float32))))
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -136,8 +137,8 @@ def test_more_padding_changes_nothing(seed):
 
 def test_a_sampled_pad_id_is_a_token_like_any_other():
     gemma, params, episodes = tiny.model(), tiny.params(), tiny.transcripts(8, seed=1)
-    inside = (episodes.attempt == 1) & (np.roll(episodes.attempt, -1, axis=1) == 1)
-    episodes = episodes.replace(tokens=np.where(inside, tiny.PAD, episodes.tokens))
+    inside = (episodes.attempt == 1) & (jnp.roll(episodes.attempt, -1, axis=1) == 1)
+    episodes = episodes.replace(tokens=jnp.where(inside, tiny.PAD, episodes.tokens))
     assert inside.any()
     log_p, attempt, tokens = tiny.distributions(gemma, params, episodes)
     expected = np.take_along_axis(log_p, tokens[..., None], -1)[..., 0]

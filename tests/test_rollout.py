@@ -3,6 +3,7 @@
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
@@ -59,12 +60,16 @@ def written(actor) -> tuple[list[Problem], Episodes]:
             ids = actor.tokenizer.encode(text, add_eos=ended)
             place = slice(actor.slots.start(number), actor.slots.start(number) + len(ids))
             tokens[row, place], attempt[row, place] = ids, number
-    return problems, Episodes(tokens, attempt, np.zeros(tokens.shape, np.float32))
+    return problems, Episodes(*map(jnp.array, (tokens, attempt, np.zeros(tokens.shape, np.float32))))
+
+
+def read(episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
+    return np.asarray(episodes.tokens), np.asarray(episodes.attempt)
 
 
 def test_grade(actor):
     problems, episodes = written(actor)
-    graded = rollout.grade(actor, problems, episodes.tokens, episodes.attempt)
+    graded = rollout.grade(actor, problems, *read(episodes))
     assert graded.problems == problems
     assert graded.texts == [[text for text, _ in texts] for texts in ATTEMPTS]
     assert graded.answers == ANSWERS
@@ -84,8 +89,8 @@ def test_grade(actor):
 
 def test_experience_marks_the_leading_tokens_of_each_attempt(actor):
     problems, episodes = written(actor)
-    graded = rollout.grade(actor, problems, episodes.tokens, episodes.attempt)
-    experience = rollout.experience_of(actor, tiny.copy(episodes), graded)
+    graded = rollout.grade(actor, problems, *read(episodes))
+    experience = rollout.experience_of(actor, episodes, graded)
     np.testing.assert_array_equal(experience.rewards, REWARDS)
     np.testing.assert_array_equal(experience.episodes.tokens, episodes.tokens)
     for row in range(len(problems)):
@@ -98,7 +103,7 @@ def test_experience_marks_the_leading_tokens_of_each_attempt(actor):
 
 def test_head_and_join_take_graded_episodes_apart_and_together(actor):
     problems, episodes = written(actor)
-    whole = rollout.grade(actor, problems, episodes.tokens, episodes.attempt)
+    whole = rollout.grade(actor, problems, *read(episodes))
     first = whole.head(2)
     assert (first.problems, first.texts, first.answers) == (problems[:2], whole.texts[:2], ANSWERS[:2])
     for name in ("rewards", "finished", "decisive"):
@@ -124,7 +129,7 @@ def test_roll_out_samples_each_problem_and_grades_what_was_sampled(actor):
     problems = [problem for problem in TASK.problems("test")[:4] for _ in range(2)]  # K = 2
     keys = row_keys(0, "stage1", 7, len(problems))
     episodes, graded = rollout.roll_out(actor, params, problems, keys, temperature=1.0)
-    tokens, attempt = np.asarray(episodes.tokens), np.asarray(episodes.attempt)
+    tokens, attempt = read(episodes)
     np.testing.assert_array_equal(
         tokens[:, :80], prompts.encode_prompts(actor.tokenizer, problems, actor.slots)
     )

@@ -29,10 +29,10 @@ def experience() -> Experience:
     log_p, attempt, tokens = tiny.distributions(GEMMA, PARAMS, episodes, TEMPERATURE)
     logp = np.zeros(tokens.shape, np.float32)
     drawn = np.take_along_axis(log_p, tokens[..., None], -1)[..., 0]
-    logp[episodes.attempt > CONTEXT] = drawn[attempt > CONTEXT]
+    logp[np.asarray(episodes.attempt) > CONTEXT] = drawn[attempt > CONTEXT]
     rewards = rng.random((ROWS, 2)).astype(np.float32)
-    decisive = (rng.random(tokens.shape) < 0.5).astype(np.float32) * (episodes.attempt > CONTEXT)
-    return tiny.copy(Experience(episodes.replace(logp=logp), rewards, decisive.astype(np.float32)))
+    decisive = np.float32((rng.random(tokens.shape) < 0.5) & np.asarray(episodes.attempt > CONTEXT))
+    return Experience(episodes.replace(logp=jnp.array(logp)), jnp.array(rewards), jnp.array(decisive))
 
 
 @functools.cache
@@ -229,7 +229,7 @@ def test_micro_batches_must_divide_the_problems():
 
 
 def test_sft_step_is_adam_on_the_weighted_cross_entropy():
-    episodes = tiny.copy(tiny.transcripts(ROWS, seed=5))
+    episodes = tiny.transcripts(ROWS, seed=5)
     weight = np.random.default_rng(0).random(episodes.tokens.shape) * (np.asarray(episodes.attempt) > CONTEXT)
     examples = Examples(episodes.tokens, episodes.attempt, jnp.array(weight, jnp.float32))
     _, tokens, weight = tiny.move_left(episodes.attempt, episodes.tokens, weight)

@@ -68,7 +68,7 @@ def transcripts(rows: int, slots: Slots = SLOTS, vocab: int = VOCAB, seed: int =
             ids = rng.integers(2, vocab, length)
             ids[-1] = EOS if length < slots.attempt else ids[-1]
             write(row, slots.start(number), ids, number)
-    return Episodes(tokens, attempt, np.zeros(tokens.shape, np.float32))
+    return Episodes(*map(jnp.array, (tokens, attempt, np.zeros(tokens.shape, np.float32))))
 
 
 def move_left(attempt, *arrays):
