@@ -70,7 +70,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluate.split = "test"
     config.evaluate.problems = 0  # how many; 0 is all
     config.evaluate.attempts = 2
-    config.evaluate.batch = 336
+    config.evaluate.batch = 352
     config.evaluate.temperature = 0.0  # greedy, as in the paper
 
     config.log = ml_collections.ConfigDict()

@@ -17,9 +17,9 @@ from score_jax.task import Demonstration, Task
 from score_jax.types import Problem
 
 FACTORS = range(2, 13)
-ADDENDS = range(1, 13)
+ADDENDS = range(1, 31)
 NUMBERS = range(1, 25)
-_SPLIT_PAIRS = {"test": 42, "validation": 14}  # of the 132 pairs; the others are for training
+_SPLIT_PAIRS = {"test": 44, "validation": 22}  # of the 330 pairs; the others are for training
 _LEVELS = 3
 
 
