@@ -3,6 +3,9 @@
 Command   ./launch/quickstart.sh
           python -m score_jax train --config=configs/quickstart.py --workdir=runs/quickstart
 Hardware  2 CPU cores
+Time      about 10 minutes, 4 of them reinforcement learning
+Result    test split, greedy, seed 0: Acc@t1 / Acc@t2 from 70.0 / 71.0 (base) over 69.6 / 79.7 (Stage I)
+          to 68.6 / 88.9 (Stage II)
 """
 
 import ml_collections
