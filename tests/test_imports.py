@@ -17,7 +17,7 @@ types
 attempts
 objectives  kl  losses
 metrics
-charts
+charts  run
 report
 mesh  log  checkpoint  config
 compare

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from score_jax import charts, metrics, report
+from score_jax.run import read_run
 
 DASH = "\N{EN DASH}"
 HOSTILE = "</script></script ><!--<script><img src=x onerror=alert(1)> {{ 7 * 7 }} \u2028 \ud800 数"
@@ -179,7 +180,7 @@ def test_attempts_alone_are_enough_for_results(tmp_path):
     rows = [*attempt_rows("base"), *attempt_rows("stage_one", n=9)]
     page = Page(report.write_report(write(tmp_path, attempts=rows)))
     assert "stage_one: not in results.json, worked out from attempts.jsonl." in page.text
-    run = report.read_run(tmp_path)
+    run = read_run(tmp_path)
     assert run.results["stage_one"] == metrics.result_of(rows[12:])
 
 
@@ -194,7 +195,7 @@ def test_a_torn_last_line_is_left_out_and_said(tmp_path):
     workdir = full_run(tmp_path)
     with (workdir / "metrics.jsonl").open("a") as file:
         file.write('{"step": 91, "sta')
-    run = report.read_run(workdir)
+    run = read_run(workdir)
     assert len(run.steps) == 90
     assert "metrics.jsonl: its last line is unfinished" in Page(report.write_report(workdir)).text
 
@@ -208,7 +209,7 @@ def test_a_torn_line_before_the_last_is_an_error(tmp_path):
 def test_rows_written_twice_count_once_and_are_said(tmp_path):
     rows = attempt_rows(n=4)
     again = rows[1] | {"rewards": [1.0, 1.0]}
-    run = report.read_run(write(tmp_path, attempts=[*rows, again]))
+    run = read_run(write(tmp_path, attempts=[*rows, again]))
     assert run.results["base"]["n"] == 4
     assert run.attempts["base"][1]["rewards"] == [1.0, 1.0]
     assert any("1 rows were written again" in note for note in run.notes)
@@ -216,7 +217,7 @@ def test_rows_written_twice_count_once_and_are_said(tmp_path):
 
 def test_one_name_evaluated_at_two_steps_is_two_evaluations(tmp_path):
     rows = [*attempt_rows(n=3), *attempt_rows(n=3, step=9)]
-    run = report.read_run(write(tmp_path, attempts=rows))
+    run = read_run(write(tmp_path, attempts=rows))
     assert list(run.attempts) == ["base (step 5, test)", "base (step 9, test)"]
 
 
@@ -288,5 +289,5 @@ def test_a_curve_flat_but_for_rounding_is_drawn_flat():
 
 def test_stages_of_a_config_go_by_their_names(tmp_path):
     config = {"stages": [{"name": "one", "alpha": 0}, {"name": "two", "alpha": 10}], "a": [{}, {}]}
-    run = report.read_run(write(tmp_path, steps=[{"step": 1}], config=config))
+    run = read_run(write(tmp_path, steps=[{"step": 1}], config=config))
     assert run.config["stages.two.alpha"] == "10"

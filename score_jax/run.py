@@ -1,0 +1,123 @@
+"""The files of a work directory, read back: whichever of them exist, written to the end or not."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from score_jax import metrics
+
+COMMAND = "python -m score_jax evaluate --config=... --workdir="
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the files of a work directory say.
+
+    config: flat, dotted names. results: results.json, in order of training, completed from
+    attempts. attempts: label of an evaluation -> its rows. steps, pretraining: rows of
+    metrics.jsonl and base/metrics.jsonl. notes: what was left out or worked out, for the reader.
+    """
+
+    workdir: Path
+    config: dict[str, str]
+    results: dict[str, dict]
+    attempts: dict[str, list[dict]]
+    steps: list[dict]
+    pretraining: list[dict]
+    notes: list[str] = field(default_factory=list)
+
+
+def read_run(workdir: Path) -> Run:
+    """Reads what exists; FileNotFoundError if there is nothing to show."""
+    notes: list[str] = []
+    rows, steps, pretraining = (
+        read_jsonl(workdir / name, notes)
+        for name in ("attempts.jsonl", "metrics.jsonl", "base/metrics.jsonl")
+    )
+    results = _read_json(workdir / "results.json")
+    if not (rows or steps or pretraining or results):
+        raise FileNotFoundError(f"{workdir}: no results here yet; make them: {COMMAND}{workdir}")
+    attempts = _evaluations(rows, notes)
+    for label, group in attempts.items():
+        if group[0]["checkpoint"] not in results:
+            results[label] = metrics.result_of(group)
+            notes.append(f"{label}: not in results.json, worked out from attempts.jsonl.")
+    config = _flat(_read_json(workdir / "config.json"))
+    steps = _last_of_each(steps, ("stage", "step"), "metrics.jsonl", notes)
+    pretraining = _last_of_each(pretraining, ("step",), "base/metrics.jsonl", notes)
+    return Run(workdir, config, results, attempts, steps, pretraining, notes)
+
+
+def read_jsonl(path: Path, notes: list[str]) -> list[dict]:
+    """The rows of a file; [] if it is absent. A torn last line (the run is still writing) is
+    left out and noted; a torn line before it is an error."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    numbered = [(i, line) for i, line in enumerate(lines, 1) if line.strip()]
+    rows = []
+    for number, line in numbered:
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError("not an object")
+            rows.append(row)
+        except ValueError as error:
+            if number != numbered[-1][0]:
+                raise ValueError(
+                    f"{path}:{number}: not a row ({error}); delete this line and start again"
+                ) from error
+            notes.append(f"{path.name}: its last line is unfinished and was left out (1 line).")
+    return rows
+
+
+def _evaluations(rows: Sequence[Mapping], notes: list[str]) -> dict[str, list[dict]]:
+    """Rows of attempts.jsonl by evaluation: the checkpoint's name, with step and split where one
+    name was evaluated more than once."""
+    rows = _last_of_each(rows, ("checkpoint", "step", "split", "id"), "attempts.jsonl", notes)
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        groups.setdefault((row["checkpoint"], row["step"], row["split"]), []).append(row)
+    for group in groups.values():
+        metrics.check_rows(group)
+    names = [name for name, *_ in groups]
+    return {
+        name if names.count(name) == 1 else f"{name} (step {step}, {split})": group
+        for (name, step, split), group in groups.items()
+    }
+
+
+def _last_of_each(rows: Sequence[dict], keys: Sequence[str], source: str, notes: list[str]):
+    """A row written again (a resumed run) replaces the one before; how many did is noted."""
+    for number, row in enumerate(rows, 1):
+        if absent := [key for key in keys if key not in row and key != "stage"]:
+            raise ValueError(f"{source}, row {number}: has no {absent[0]!r}; write this row again")
+    latest = {tuple(row.get(key) for key in keys): row for row in rows}
+    if again := len(rows) - len(latest):
+        notes.append(f"{source}: {again} rows were written again later; the last of each counts.")
+    return list(latest.values())
+
+
+def _read_json(path: Path) -> dict:
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); write it again or delete it") from error
+
+
+def _flat(value, name: str = "") -> dict[str, str]:
+    """{'a': {'b': 1}, 'c': [2, 3]} -> {'a.b': '1', 'c': '2, 3'}; a dict in a list goes by name."""
+    if isinstance(value, list) and not any(isinstance(item, dict | list) for item in value):
+        return {name: ", ".join(map(str, value))}
+    if isinstance(value, list):
+        names = [i.get("name", k) if isinstance(i, dict) else k for k, i in enumerate(value)]
+        if len(set(names)) < len(names):
+            names = list(range(len(value)))
+        value = dict(zip(names, value, strict=True))
+    if isinstance(value, dict):
+        inner = [(f"{name}.{key}" if name else str(key), item) for key, item in value.items()]
+        return {k: text for key, item in inner for k, text in _flat(item, key).items()}
+    return {name: str(value)}
