@@ -45,7 +45,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.pretrain.weight_decay = 0.01
     config.pretrain.phases = ("guess", "correct")
     config.pretrain.guess = phase(steps=1800, attempts=1, learning_rate=2e-3, unlearned=0.85)
-    config.pretrain.correct = phase(steps=800, attempts=2, learning_rate=1.5e-3, unlearned=0.85)
+    config.pretrain.correct = phase(steps=1000, attempts=2, learning_rate=1.5e-3, unlearned=0.85)
 
     # Reinforcement learning.
     config.train_problems = 384  # a fixed pool: with few problems the methods come apart (section 5)
