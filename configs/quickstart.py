@@ -52,7 +52,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.problems_per_step = 64
     config.samples_per_problem = 4
     config.micro_batches = 1
-    config.score_chunk = 64  # positions whose vocabulary-wide scores are held at a time
+    config.score_chunk = 16  # positions whose vocabulary-wide scores are held at a time
     config.temperature = 1.0  # Table 8
     config.kl_estimator = "full"  # of score_jax.kl; over so small a vocabulary the exact KL costs little
     config.decisive_only = True  # no policy gradient on the check that follows the answer
@@ -64,7 +64,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.checkpoint_every = 20  # updates
 
     config.stages = ("stage1", "stage2")
-    config.stage1 = stage("stage_one", "stage_one", steps=60, beta_1=0.01, beta_2=0.5, hold=0.5)
+    config.stage1 = stage("stage_one", "stage_one", steps=60, beta_1=0.01, beta_2=0.54, hold=0.5)
     config.stage2 = stage(
         "stage_two", "stage_two", steps=160, alpha=5.0, beta_1=0.05, beta_2=0.5, scale_kl=True, hold=0.5
     )
