@@ -56,6 +56,7 @@ step() {
   local status=0
   printf '\n== %s\n' "$2"
   .venv/bin/python -m score_jax "$1" "${arguments[@]}" || status=$?
+  [ "$status" -ne 2 ] || exit 2 # what is wrong, and the mend, has been said
   if [ "$status" -ne 0 ]; then
     echo "score_jax: the step '$1' ended early (status $status); run the same command again to go on." >&2
     exit "$status"

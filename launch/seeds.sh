@@ -13,15 +13,23 @@ a seed on 2 cores. Run it again to go on after an interruption.
 END
 }
 
+caller=$PWD
+CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.."
+folder=runs/seeds
 case ${1:-} in
   -h | --help)
     usage
     exit 0
     ;;
+  -*)
+    echo "score_jax: unknown argument '$1': see launch/seeds.sh --help." >&2
+    exit 2
+    ;;
+  '') ;;
+  # What the caller names is relative to where the caller is.
+  /*) folder=$1 ;;
+  *) folder=$caller/$1 ;;
 esac
-
-CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.."
-folder=${1:-runs/seeds}
 shift || true
 [ $# -gt 0 ] || set -- 0 1 2
 

@@ -53,14 +53,17 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def main(argv: list[str]) -> int:
-    """Runs a command; what the user can mend ends in one line and exit code 2."""
+    """Runs a command; what the user can mend ends in one line and exit code 2.
+
+    With SCORE_JAX_TRACEBACK=1 in the environment it ends in the whole traceback.
+    """
     args, rest = parse(argv)
     try:
         run(args, rest)
-    except (FileNotFoundError, ValueError) as error:
+    except (NotImplementedError, OSError, ValueError) as error:
         if os.environ.get("SCORE_JAX_TRACEBACK"):
             raise
-        print(f"score_jax {args.command}: {error}", file=sys.stderr)
+        print(f"score_jax {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
 
@@ -84,6 +87,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> None:
     from etils import epath
 
     workdir = epath.Path(args.workdir)
+    _cache_compilations()
     if args.command == "solve":
         _refuse([option for option in rest if not option.startswith("--config")])
         from score_jax.solve import solve
@@ -93,7 +97,6 @@ def run(args: argparse.Namespace, rest: list[str]) -> None:
     from score_jax.config import load_config
 
     config = load_config(args.config, rest)
-    _cache_compilations()
     if args.command == "train":
         from score_jax.train import train
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from score_jax.log import read_jsonl
 from score_jax.metrics import Difference, aligned, paired_difference
+from score_jax.records import read_json, read_jsonl, write_json
 
 STATISTICS = ("acc_t1", "acc_t2", "delta", "i_to_c", "c_to_i")
 Runs = dict[str, list[Float[np.ndarray, "n N"]]]  # method -> rewards of each seed, problems in one order
@@ -28,8 +27,9 @@ def compare(folder: str | Path, method: str = "score") -> dict:
 
     Raises:
       FileNotFoundError: no evaluated work directory there, or none of `method`.
+      ValueError: the methods have different seeds, or were evaluated on different problems.
     """
-    runs = read_runs(Path(folder))
+    runs = read_runs(Path(folder), method)
     if method not in runs:
         raise FileNotFoundError(
             f"{folder} holds no evaluated {method}/SEED/attempts.jsonl; found {sorted(runs)}"
@@ -42,28 +42,39 @@ def compare(folder: str | Path, method: str = "score") -> dict:
     }
     found = {"seeds": {name: len(rewards) for name, rewards in runs.items()}}
     found |= {"problems": len(runs[method][0]), "table": table, "acc_t2_gain": gain}
-    (Path(folder) / "comparison.json").write_text(json.dumps(found, indent=1))
+    write_json(Path(folder) / "comparison.json", found)
     return found
 
 
-def read_runs(folder: Path) -> Runs:
-    """The rewards of every method and of the base, seed by seed.
+def read_runs(folder: Path, method: str) -> Runs:
+    """The rewards of the base (from the runs of `method`) and of every method, seed by seed.
 
-    A method is judged by the checkpoint of its last stage, the base by the first method's runs.
+    A method is judged by the best checkpoint of its last stage.
+
+    Raises:
+      ValueError: a method has other seeds than `method`.
     """
-    runs: Runs = {}
-    bases: Runs = {}
+    runs: dict[str, dict[str, Float[np.ndarray, "n N"]]] = {}
     order: list[str] = []
     for path in sorted(folder.glob("*/*/attempts.jsonl")):
-        rows = read_jsonl(path)
-        last = list(json.loads((path.parent / "results.json").read_text()))[-1]
-        for found, checkpoint in ((bases, "base"), (runs, last)):
-            mine = [row for row in rows if row["checkpoint"] == checkpoint]
+        name, seed = path.parent.parent.name, path.parent.name
+        config = read_json(path.parent / "config.json")
+        last = config[config["stages"][-1]]["name"]
+        wanted = {"base": "base", name: last} if name == method else {name: last}
+        for run, checkpoint in wanted.items():
+            mine = [row for row in read_jsonl(path) if row["checkpoint"] == checkpoint]
             ids = [row["id"] for row in mine]
             order = order or ids
-            rewards = aligned(np.array([row["rewards"] for row in mine], float), ids, order)
-            found.setdefault(path.parent.parent.name, []).append(rewards)
-    return {"base": next(iter(bases.values())), **runs} if runs else {}
+            rewards = np.array([row["rewards"] for row in mine], float)
+            runs.setdefault(run, {})[seed] = aligned(rewards, ids, order)
+    for name, seeds in runs.items():
+        if method in runs and seeds.keys() != runs[method].keys():
+            raise ValueError(
+                f"{folder}: {name} has the seeds {', '.join(seeds)}, {method} has "
+                f"{', '.join(runs[method])}; train and evaluate both with the same"
+            )
+    names = sorted(runs, key=lambda name: (name != "base", name))
+    return {name: list(runs[name].values()) for name in names}
 
 
 def _mean(rewards: list[Float[np.ndarray, "n N"]], statistic: str) -> Difference:

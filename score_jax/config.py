@@ -13,11 +13,16 @@ from etils import epath
 from ml_collections import config_flags
 
 from score_jax.kl import ESTIMATORS
+from score_jax.records import read_json, write_json
 
 OBJECTIVES = ("stage_one", "stage_two", "multi_turn")
+DTYPES = ("float32", "bfloat16")
+SPLITS = ("train", "validation", "test")
 _POSITIVE = (
     *("train_problems", "problems_per_step", "samples_per_problem", "micro_batches", "score_chunk"),
-    *("tokenizer.vocab_size", "model.layers", "model.width", "slots.prompt", "slots.attempt"),
+    *("tokenizer.vocab_size", "tokenizer.texts", "slots.prompt", "slots.attempt"),
+    *("model.layers", "model.width", "model.hidden_width", "model.heads", "model.kv_heads"),
+    *("model.head_width", "model.sliding_window"),
     *("pretrain.batch", "evaluate.attempts", "evaluate.batch", "checkpoint_every", "optimizer.clip_norm"),
     *("log.every", "log.transcript_every"),
 )
@@ -75,65 +80,80 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     Raises:
       ValueError: names the field, its value and the mend.
     """
+    flat = flatten(config)
+
+    def value(field: str) -> Any:
+        if field not in flat:
+            raise ValueError(f"config.{field} is missing; configs/quickstart.py shows every field")
+        return flat[field]
 
     def require(field: str, holds: bool, mend: str) -> None:
         if not holds:
-            raise ValueError(f"config.{field} = {flatten(config)[field]!r}: {mend}")
+            raise ValueError(f"config.{field} = {value(field)!r}: {mend}")
 
-    flat = flatten(config)
-    for field in _POSITIVE:
-        if field not in flat:
-            raise ValueError(f"config.{field} is missing; configs/quickstart.py shows every field")
-        require(field, flat[field] > 0, "must be greater than 0")
+    def positive(*fields: str) -> None:
+        for field in fields:
+            require(field, value(field) > 0, "must be greater than 0")
+
+    def not_negative(*fields: str) -> None:
+        for field in fields:
+            require(field, value(field) >= 0, "must not be negative")
+
+    def among(field: str, choices: Sequence[str]) -> None:
+        require(field, value(field) in choices, f"choose one of {', '.join(choices)}")
+
+    positive(*_POSITIVE)
+    not_negative("evaluate.temperature", "evaluate.problems")
     require(
-        "samples_per_problem",
-        flat["samples_per_problem"] > 1,
-        "RLOO needs at least 2 samples per problem",
+        "samples_per_problem", value("samples_per_problem") > 1, "RLOO needs at least 2 samples per problem"
     )
-    require("temperature", flat["temperature"] > 0, "must be greater than 0 to explore")
-    require("kl_estimator", flat["kl_estimator"] in ESTIMATORS, f"choose one of {', '.join(ESTIMATORS)}")
+    require("temperature", value("temperature") > 0, "must be greater than 0 to explore")
+    among("kl_estimator", ESTIMATORS)
+    among("model.dtype", DTYPES)
+    among("evaluate.split", SPLITS)
     require(
         "micro_batches",
-        flat["problems_per_step"] % flat["micro_batches"] == 0,
-        f"must divide problems_per_step = {flat['problems_per_step']}",
+        value("problems_per_step") % value("micro_batches") == 0,
+        f"must divide problems_per_step = {value('problems_per_step')}",
     )
+    _sections(config, "pretrain.phases")
+    for key in value("pretrain.phases"):
+        positive(*(f"pretrain.{key}.{field}" for field in ("steps", "attempts", "learning_rate")))
+        share = value(f"pretrain.{key}.unlearned")
+        require(f"pretrain.{key}.unlearned", 0 <= share <= 1, "is a share and must lie in [0, 1]")
+    _sections(config, "stages")
     names = ["base"]
-    for key in config.stages:
-        if key not in config:
-            raise ValueError(f"config.stages names {key!r}, but there is no config.{key}")
-        stage = config[key]
-        require(
-            f"{key}.objective",
-            stage.objective in OBJECTIVES,
-            f"choose one of {', '.join(OBJECTIVES)}",
-        )
-        require(
-            f"{key}.name",
-            stage.name not in names,
-            "another stage has this name; each needs its own",
-        )
-        require(
-            f"{key}.reference",
-            stage.reference in names,
-            f"must be one of {', '.join(names)}, which come before",
-        )
-        for field in ("steps", "attempts", "learning_rate"):
-            require(f"{key}.{field}", stage[field] > 0, "must be greater than 0")
-        for field in ("alpha", "beta_1", "beta_2", "warmup_steps"):
-            require(f"{key}.{field}", stage[field] >= 0, "must not be negative")
-        require(f"{key}.discount", 0 <= stage.discount <= 1, "must lie in [0, 1]")
+    for key in value("stages"):
+        positive(*(f"{key}.{field}" for field in ("steps", "attempts", "samples_factor", "learning_rate")))
+        not_negative(*(f"{key}.{field}" for field in ("alpha", "beta_1", "beta_2", "warmup_steps")))
+        among(f"{key}.objective", OBJECTIVES)
+        name, objective = value(f"{key}.name"), value(f"{key}.objective")
+        require(f"{key}.name", name not in names, "another stage has this name; each needs its own")
+        among(f"{key}.reference", names)
+        for field in ("alpha", "scale_kl"):  # what would have no effect is a mistake
+            unread = value(f"{key}.{field}") and objective != "stage_two"
+            require(f"{key}.{field}", not unread, f"has no effect on the objective {objective}; set it to 0")
+        discount, hold = value(f"{key}.discount"), value(f"{key}.hold")
+        require(f"{key}.discount", 0 <= discount <= 1, "must lie in [0, 1]")
         require(
             f"{key}.discount",
-            stage.discount == 0 or not config.decisive_only,
+            discount == 0 or not value("decisive_only"),
             "credits an attempt with the next one's pay, which tokens after its answer change; "
             "set config.decisive_only=False with it",
         )
-        require(
-            f"{key}.hold",
-            0 <= stage.hold <= 1,
-            "is a fraction of the stage's steps and must lie in [0, 1]",
-        )
-        names.append(stage.name)
+        require(f"{key}.hold", 0 <= hold <= 1, "is a fraction of the stage's steps and must lie in [0, 1]")
+        names.append(name)
+
+
+def _sections(config: ml_collections.ConfigDict, field: str) -> None:
+    """Refuses a list of sections that names one that is not there."""
+    *outer, name = field.split(".")
+    around = config[outer[0]] if outer else config
+    for key in around[name]:
+        if key not in around:
+            raise ValueError(
+                f"config.{field} names {key!r}, but there is no config.{'.'.join([*outer, key])}"
+            )
 
 
 def check_workdir(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
@@ -162,7 +182,7 @@ def claim_workdir(workdir: epath.Path, config: ml_collections.ConfigDict) -> Non
     """Writes the config into a new work directory."""
     workdir.mkdir(parents=True, exist_ok=True)
     if not (workdir / "config.json").exists():
-        (workdir / "config.json").write_text(json.dumps(_plain(config), indent=1))
+        write_json(workdir / "config.json", _plain(config))
 
 
 def _plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -181,4 +201,4 @@ def config_of(workdir: epath.Path) -> ml_collections.ConfigDict:
         raise FileNotFoundError(
             f"--workdir={workdir} holds no run; start one with `python -m score_jax train`"
         )
-    return ml_collections.ConfigDict(json.loads(path.read_text()))
+    return ml_collections.ConfigDict(read_json(path))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 
 import jax
 import ml_collections
@@ -11,12 +11,14 @@ from etils import epath
 from score_jax import rollout
 from score_jax.checkpoint import Checkpoints
 from score_jax.config import check_workdir, config_of
-from score_jax.log import console, read_jsonl, write_jsonl
+from score_jax.log import say
 from score_jax.mesh import by_row, check_rows, data_mesh, everywhere
 from score_jax.metrics import result_of
 from score_jax.pretrain import load_base
+from score_jax.records import read_json, read_jsonl, write_json, write_jsonl
 from score_jax.rollout import Actor, Graded
 from score_jax.step import Optimizer
+from score_jax.task import first_of, load_task
 from score_jax.types import Problem
 
 
@@ -39,21 +41,28 @@ def evaluate(config: ml_collections.ConfigDict, workdir: epath.Path, checkpoint:
     results_path, attempts_path = workdir / "results.json", workdir / "attempts.jsonl"
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         chosen = choose(config, checkpoints, checkpoint)
-        actor, base = load_base(config, workdir, say=console.print)
-        results = json.loads(results_path.read_text()) if results_path.exists() else {}
+        task = load_task(config.task, config.data_dir or None)
+        problems = first_of(
+            task.problems(config.evaluate.split), config.evaluate.problems, "config.evaluate.problems"
+        )
+        actor, base = load_base(config, workdir, task, say)
+        results = read_json(results_path)
         rows = read_jsonl(attempts_path)
-        problems = list(actor.task.problems(config.evaluate.split))[: config.evaluate.problems or None]
         for name, step in chosen.items():
             params = load_policy(config, checkpoints, step, base)
             graded = attempt_all(actor, jax.device_put(params, everywhere(devices)), problems, config, name)
             fresh = attempt_rows(graded, checkpoint=name, step=step, split=config.evaluate.split)
             rows = [row for row in rows if row["checkpoint"] != name] + fresh
+            earlier = results.get(name, {}).get("split", config.evaluate.split)
+            if earlier != config.evaluate.split:
+                say(f"{name}: its evaluation on the {earlier} split is replaced.")
             results[name] = result_of(fresh)
-            console.print(summary_line(name, results[name]))
-    order = {name: place for place, name in enumerate(["base", *(config[key].name for key in config.stages)])}
-    results = dict(sorted(results.items(), key=lambda item: order.get(item[0], len(order))))
-    write_jsonl(attempts_path, rows)
-    results_path.write_text(json.dumps(results, indent=1))
+            say(summary_line(name, results[name]))
+    trained = ["base", *(config[key].name for key in config.stages)]
+    place = lambda name: trained.index(name) if name in trained else len(trained)
+    results = dict(sorted(results.items(), key=lambda item: place(item[0])))
+    write_jsonl(attempts_path, sorted(rows, key=lambda row: place(row["checkpoint"])))
+    write_json(results_path, results)
     return results
 
 
@@ -76,7 +85,7 @@ def choose(config: ml_collections.ConfigDict, checkpoints: Checkpoints, checkpoi
     if checkpoint.isdigit() and int(checkpoint) in checkpoints.steps():
         return {f"step_{checkpoint}": int(checkpoint)}
     raise FileNotFoundError(
-        f"--checkpoint={checkpoint}: not in {checkpoints.directory}; there are base, stages"
+        f"--checkpoint={checkpoint}: not in {checkpoints.directory}; there are base"
         + (f", latest, best and the steps {checkpoints.steps()}" if trained else "; train first for more")
     )
 
@@ -92,7 +101,7 @@ def load_policy(config: ml_collections.ConfigDict, checkpoints: Checkpoints, ste
 def attempt_all(
     actor: Actor,
     params: dict,
-    problems: list[Problem],
+    problems: Sequence[Problem],
     config: ml_collections.ConfigDict,
     name: str,
 ) -> Graded:
@@ -101,7 +110,7 @@ def attempt_all(
     parts = []
     for cut in range(0, len(problems), size):
         batch = problems[cut : cut + size]
-        filled = batch + [batch[-1]] * (size - len(batch))
+        filled = [*batch] + [batch[-1]] * (size - len(batch))
         keys = rollout.row_keys(config.seed, f"evaluate {name}", cut, size)
         _, graded = rollout.roll_out(
             actor,

@@ -1,8 +1,7 @@
-"""What a run tells: lines of JSON, TensorBoard scalars, and a progress bar."""
+"""What a run tells: a row of numbers per update, TensorBoard scalars, and a progress bar."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, SupportsFloat
@@ -13,27 +12,14 @@ import rich.progress
 import tensorboardX
 from etils import epath
 
+from score_jax.records import append_jsonl, read_jsonl, write_jsonl
+
 console = rich.console.Console(highlight=False, soft_wrap=True)
 
 
-def append_jsonl(path: epath.Path, row: Mapping[str, Any]) -> None:
-    """Appends one line."""
-    with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
-
-
-def read_jsonl(path: epath.PathLike) -> list[dict[str, Any]]:
-    """The rows of a file; [] if there is none."""
-    if not epath.Path(path).exists():
-        return []
-    return [json.loads(line) for line in epath.Path(path).read_text().splitlines()]
-
-
-def write_jsonl(path: epath.Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes all rows at once: a reader sees the old file or the new one, never a part."""
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    draft.replace(path)
+def say(text: str) -> None:
+    """Prints a line as it is."""
+    console.print(text, markup=False)
 
 
 class Metrics:
@@ -52,8 +38,14 @@ class Metrics:
             if isinstance(value, int | float) and key != "step":
                 self._board.add_scalar(key, value, row["step"])
 
-    def close(self) -> None:
-        """Flushes."""
+    def flush(self) -> None:
+        """Brings TensorBoard up to date; metrics.jsonl always is."""
+        self._board.flush()
+
+    def __enter__(self) -> Metrics:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._board.close()
 
 
@@ -108,4 +100,4 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Prints above the bar."""
-        console.print(text, markup=False)
+        say(text)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +16,15 @@ import optax
 from etils import epath
 
 from score_jax import checkpoint, mesh, policy, prompts, tokenizer
-from score_jax.log import Progress, append_jsonl
+from score_jax.log import Progress
+from score_jax.records import append_jsonl, read_json, write_json
 from score_jax.rollout import Actor
 from score_jax.step import Examples, Optimizer, sft_step
-from score_jax.task import Task, load_task
+from score_jax.task import Task
+from score_jax.types import Problem
 
 # The sections of a config that the base model depends on.
+_FINGERPRINT = 100  # demonstrations that are enough to tell whether the task's code has changed
 _SECTIONS = ("seed", "task", "tokenizer", "model", "slots", "pretrain")
 
 
@@ -28,33 +33,17 @@ def base_dir(config: ml_collections.ConfigDict, workdir: epath.Path) -> epath.Pa
     return epath.Path(config.base_dir) if config.base_dir else workdir / "base"
 
 
-def load_base(
-    config: ml_collections.ConfigDict, workdir: epath.Path, say: Callable[[str], None] = print
+def make_base(
+    config: ml_collections.ConfigDict, workdir: epath.Path, task: Task, say: Callable[[str], None] = print
 ) -> tuple[Actor, dict]:
     """The base model, pre-trained now unless an earlier run with the same settings left it.
 
-    Returns:
-      The actor (with config.evaluate.attempts attempts), and the base's parameters.
-
-    Raises:
-      ValueError: config.base_dir holds a base model of other settings.
+    Returns, Raises:
+      As `load_base`, but that an absent base model is made.
     """
     directory = base_dir(config, workdir)
-    settings = {section: json.loads(config.to_json())[section] for section in _SECTIONS}
-    done = directory / "settings.json"
-    task = load_task(config.task, config.data_dir or None)
-    if done.exists():
-        found = json.loads(done.read_text())
-        if found != settings:
-            differ = ", ".join(key for key in settings if found.get(key) != settings[key])
-            raise ValueError(
-                f"config.base_dir: {directory} holds a base model made with another {differ}; "
-                "name another folder, or remove that one"
-            )
-        actor = _actor(config, task, tokenizer.SmallTokenizer(path=str(directory / "tokenizer.model")))
-        like = policy.init_params(actor.model, jax.random.key(0))
-        say(f"Base model: reused from {directory} (its settings are unchanged).")
-        return actor, checkpoint.load_params(directory / "params", like)
+    if (directory / "settings.json").exists():
+        return load_base(config, workdir, task, say)
     say("Base model: pre-training on the task's demonstrations (kept for later runs) ...")
     directory.mkdir(parents=True, exist_ok=True)
     corpus = task.corpus(config.tokenizer.texts)
@@ -64,8 +53,46 @@ def load_base(
     actor = _actor(config, task, vocabulary)
     params = pretrain(config, actor, directory)
     checkpoint.save_params(params, directory / "params")
-    done.write_text(json.dumps(settings, indent=1))
+    write_json(directory / "settings.json", _settings(config, task))  # last: it says that all is there
     return actor, params
+
+
+def load_base(
+    config: ml_collections.ConfigDict, workdir: epath.Path, task: Task, say: Callable[[str], None] = print
+) -> tuple[Actor, dict]:
+    """The base model that `make_base` left.
+
+    Returns:
+      The actor (with config.evaluate.attempts attempts), and the base's parameters.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: it was made with other settings.
+    """
+    directory = base_dir(config, workdir)
+    found, settings = read_json(directory / "settings.json"), _settings(config, task)
+    if not found:
+        raise FileNotFoundError(
+            f"{directory} holds no base model; make it with `python -m score_jax train`, or name its "
+            "folder in config.base_dir"
+        )
+    if found != settings:
+        differ = ", ".join(key for key in settings if found.get(key) != settings[key])
+        raise ValueError(
+            f"config.base_dir: {directory} holds a base model made with another {differ}; "
+            "name another folder, or remove that one"
+        )
+    actor = _actor(config, task, tokenizer.SmallTokenizer(path=str(directory / "tokenizer.model")))
+    like = policy.init_params(actor.model, jax.random.key(0))
+    say(f"Base model: reused from {directory} (its settings are unchanged).")
+    return actor, checkpoint.load_params(directory / "params", like)
+
+
+def _settings(config: ml_collections.ConfigDict, task: Task) -> dict[str, Any]:
+    """What a base model depends on: sections of the config, and what the task's code demonstrates."""
+    texts = "".join(task.corpus(_FINGERPRINT))
+    settings = {section: json.loads(config.to_json())[section] for section in _SECTIONS}
+    return settings | {"demonstrations": zlib.crc32(texts.encode())}
 
 
 def _actor(config: ml_collections.ConfigDict, task: Task, vocabulary: tokenizer.SmallTokenizer) -> Actor:
@@ -79,18 +106,20 @@ def _actor(config: ml_collections.ConfigDict, task: Task, vocabulary: tokenizer.
     return Actor(policy.small_gemma(config.model, vocabulary.vocab_size), vocabulary, task, slots)
 
 
-def demonstrations(actor: Actor, *, seed: int, step: int, batch: int, unlearned: float) -> Examples:
+def demonstrations(
+    actor: Actor, problems: Sequence[Problem], *, seed: int, step: int, batch: int, unlearned: float
+) -> Examples:
     """The batch of one pre-training step: a function of (seed, step).
 
     Args:
       actor: its slots say how many attempts of each demonstration are shown.
+      problems: to demonstrate.
       seed: of the run.
       step: of pre-training.
       batch: how many demonstrations.
       unlearned: share of the demonstrations whose unimitated answers carry no loss.
     """
     rng = np.random.default_rng([seed, step])
-    problems = actor.task.problems("train")
     chosen = [problems[index] for index in rng.integers(len(problems), size=batch)]
     shown = [actor.task.demonstration(problem, rng) for problem in chosen]
     for row in np.flatnonzero(rng.random(batch) >= unlearned):
@@ -108,6 +137,7 @@ def pretrain(config: ml_collections.ConfigDict, actor: Actor, directory: epath.P
     optimizer = Optimizer(clip_norm=settings.clip_norm, b2=settings.b2, weight_decay=settings.weight_decay)
     params = policy.init_params(actor.model, jax.random.key(config.seed))
     params = jax.device_put(params, mesh.everywhere(devices))
+    problems = actor.task.problems("train")
     step = 0
     (directory / "metrics.jsonl").unlink(missing_ok=True)
     with Progress("base model", sum(phase.steps for phase in phases), every=config.log.every) as progress:
@@ -120,7 +150,12 @@ def pretrain(config: ml_collections.ConfigDict, actor: Actor, directory: epath.P
             )
             for phase_step in range(phase.steps):
                 batch = demonstrations(
-                    learner, seed=config.seed, step=step, batch=settings.batch, unlearned=phase.unlearned
+                    learner,
+                    problems,
+                    seed=config.seed,
+                    step=step,
+                    batch=settings.batch,
+                    unlearned=phase.unlearned,
                 )
                 batch = jax.device_put(batch, mesh.by_row(devices))
                 rate = jnp.float32(schedule(phase_step))

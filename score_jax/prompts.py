@@ -35,7 +35,8 @@ def encode_prompts(
         id_, length = max(too_long, key=lambda pair: pair[1])
         raise ValueError(
             f"config.slots.prompt = {slots.prompt}: {len(too_long)} of {len(problems)} prompts are longer, "
-            f"the longest is {id_!r} with {length} tokens; raise config.slots.prompt to {length}"
+            f"the longest is {id_!r} with {length} tokens; shorten them, or train with "
+            f"config.slots.prompt = {length}"
         )
     tokens = np.full((len(problems), slots.prompt), tokenizer.special_tokens.PAD, np.int32)
     for row, ids in zip(tokens, encoded, strict=True):

@@ -4,7 +4,6 @@ Needs neither JAX nor the model nor a network: copy the files to a laptop and wr
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 from score_jax import charts, metrics
+from score_jax.records import write_text
 from score_jax.run import Run, read_run
 
 TRANSCRIPT_BYTES = 8_000_000  # of JSON in the page; whole problems beyond it are counted, not shown
@@ -81,9 +81,7 @@ def write_report(workdir: str | Path, *, transcript_bytes: int = TRANSCRIPT_BYTE
         megabytes=f"{transcript_bytes / 1e6:g}",
     )
     path = run.workdir / "report.html"
-    scratch = path.with_suffix(".html.part")  # so that a reader never meets half a page
-    scratch.write_text(page, encoding="utf-8", errors="replace")
-    os.replace(scratch, path)
+    write_text(path, page.encode(errors="replace").decode())  # lone surrogates have no place in UTF-8
     return path
 
 

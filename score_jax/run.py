@@ -1,11 +1,11 @@
 """The files of a work directory, read back: whichever of them exist, written to the end or not."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from score_jax import metrics
+from score_jax.records import read_json, read_jsonl
 
 COMMAND = "python -m score_jax evaluate --config=... --workdir="
 
@@ -15,8 +15,8 @@ class Run:
     """What the files of a work directory say.
 
     config: flat, dotted names. results: results.json, in order of training, completed from
-    attempts. attempts: label of an evaluation -> its rows. steps, pretraining: rows of
-    metrics.jsonl and base/metrics.jsonl. notes: what was left out or worked out, for the reader.
+    attempts. attempts: label of an evaluation -> its rows. steps, pretraining: rows of the run's
+    and of its base model's metrics.jsonl. notes: what was left out or worked out, for the reader.
     """
 
     workdir: Path
@@ -31,11 +31,11 @@ class Run:
 def read_run(workdir: Path) -> Run:
     """Reads what exists; FileNotFoundError if there is nothing to show."""
     notes: list[str] = []
-    rows, steps, pretraining = (
-        read_jsonl(workdir / name, notes)
-        for name in ("attempts.jsonl", "metrics.jsonl", "base/metrics.jsonl")
-    )
-    results = _read_json(workdir / "results.json")
+    config = _flat(read_json(workdir / "config.json"))
+    base = Path(config.get("base_dir") or workdir / "base")
+    paths = (workdir / "attempts.jsonl", workdir / "metrics.jsonl", base / "metrics.jsonl")
+    rows, steps, pretraining = (read_jsonl(path, notes) for path in paths)
+    results = read_json(workdir / "results.json")
     if not (rows or steps or pretraining or results):
         raise FileNotFoundError(f"{workdir}: no results here yet; make them: {COMMAND}{workdir}")
     attempts = _evaluations(rows, notes)
@@ -43,33 +43,9 @@ def read_run(workdir: Path) -> Run:
         if group[0]["checkpoint"] not in results:
             results[label] = metrics.result_of(group)
             notes.append(f"{label}: not in results.json, worked out from attempts.jsonl.")
-    config = _flat(_read_json(workdir / "config.json"))
     steps = _last_of_each(steps, ("stage", "step"), "metrics.jsonl", notes)
     pretraining = _last_of_each(pretraining, ("step",), "base/metrics.jsonl", notes)
     return Run(workdir, config, results, attempts, steps, pretraining, notes)
-
-
-def read_jsonl(path: Path, notes: list[str]) -> list[dict]:
-    """The rows of a file; [] if it is absent. A torn last line (the run is still writing) is
-    left out and noted; a torn line before it is an error."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    numbered = [(i, line) for i, line in enumerate(lines, 1) if line.strip()]
-    rows = []
-    for number, line in numbered:
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError("not an object")
-            rows.append(row)
-        except ValueError as error:
-            if number != numbered[-1][0]:
-                raise ValueError(
-                    f"{path}:{number}: not a row ({error}); delete this line and start again"
-                ) from error
-            notes.append(f"{path.name}: its last line is unfinished and was left out (1 line).")
-    return rows
 
 
 def _evaluations(rows: Sequence[Mapping], notes: list[str]) -> dict[str, list[dict]]:
@@ -97,15 +73,6 @@ def _last_of_each(rows: Sequence[dict], keys: Sequence[str], source: str, notes:
     if again := len(rows) - len(latest):
         notes.append(f"{source}: {again} rows were written again later; the last of each counts.")
     return list(latest.values())
-
-
-def _read_json(path: Path) -> dict:
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); write it again or delete it") from error
 
 
 def _flat(value, name: str = "") -> dict[str, str]:

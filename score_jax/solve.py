@@ -15,6 +15,7 @@ from score_jax.config import config_of
 from score_jax.evaluate import choose, load_policy
 from score_jax.log import console
 from score_jax.pretrain import load_base
+from score_jax.task import load_task
 from score_jax.types import Problem
 
 
@@ -22,11 +23,15 @@ def solve(workdir: epath.Path, problem: str, checkpoint: str = "best") -> list[s
     """Prints each attempt, with what changed since the one before marked, and returns them."""
     config = config_of(workdir)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
+        if checkpoint == "stages":
+            raise ValueError("--checkpoint=stages are several; name one of base, latest, best or a step")
         (step,) = choose(config, checkpoints, checkpoint).values()
-        actor, base = load_base(config, workdir, say=lambda _: None)
+        task = load_task(config.task, config.data_dir or None)
+        actor, base = load_base(config, workdir, task, say=lambda _: None)
         params = load_policy(config, checkpoints, step, base)
-    # A task's prompts end in a line break, which is awkward to type.
-    problems = [Problem(id="given", prompt=problem.rstrip("\n") + "\n", gold="")]
+    # Most tasks' prompts end in a line break, which is awkward to type.
+    end = "\n" if task.problems("train")[0].prompt.endswith("\n") else ""
+    problems = [Problem(id="given", prompt=problem.rstrip("\n") + end, gold="")]
     keys = rollout.row_keys(config.seed, "solve", 0, 1)
     _, graded = rollout.roll_out(actor, jax.device_put(params), problems, keys, temperature=0.0)
     before = None

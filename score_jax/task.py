@@ -94,6 +94,17 @@ class Task(abc.ABC):
             yield self.instruction
 
 
+def first_of(problems: Sequence[Problem], count: int, field: str) -> Sequence[Problem]:
+    """The first `count` problems of a split, all of them for 0.
+
+    Raises:
+      ValueError: there are not so many; names the config field that asked for them.
+    """
+    if not 0 <= count <= len(problems):
+        raise ValueError(f"{field} = {count}: the split has {len(problems)} problems; choose 0 (all) to that")
+    return problems[: count or len(problems)]
+
+
 def load_task(name: str, data_dir: str | None = None) -> Task:
     """The task that `name` = 'package.module:Class' names."""
     module, _, cls = name.partition(":")

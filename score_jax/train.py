@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +14,14 @@ from etils import epath
 from score_jax import objectives, prompts, rollout
 from score_jax.checkpoint import Checkpoints, Note
 from score_jax.config import check_workdir, claim_workdir
-from score_jax.log import Metrics, Progress, by_attempt, console
+from score_jax.log import Metrics, Progress, by_attempt, say
 from score_jax.mesh import by_row, check_rows, data_mesh, everywhere
 from score_jax.metrics import summarize
 from score_jax.objectives import Objective
-from score_jax.pretrain import load_base
+from score_jax.pretrain import make_base
 from score_jax.rollout import Actor, Graded
 from score_jax.step import Learner, Optimizer, train_step
+from score_jax.task import first_of, load_task
 from score_jax.types import Problem, TrainState
 
 
@@ -43,7 +45,7 @@ def learning_rate_at(stage: ml_collections.ConfigDict, step: int) -> float:
     return stage.learning_rate * warmup * decay
 
 
-def batch_of(problems: list[Problem], *, seed: int, step: int, size: int) -> list[Problem]:
+def batch_of(problems: Sequence[Problem], *, seed: int, step: int, size: int) -> list[Problem]:
     """The problems of one step: each pass over them in an order of its own, a function of (seed, step)."""
     places = np.arange(step * size, (step + 1) * size)
     passes = {
@@ -58,7 +60,10 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     check_workdir(workdir, config)
     devices = data_mesh()
     check_rows(config.problems_per_step * config.samples_per_problem, devices, "config.problems_per_step")
-    actor, base = load_base(config, workdir, say=console.print)
+    task = load_task(config.task, config.data_dir or None)
+    pool = first_of(task.problems("train"), config.train_problems, "config.train_problems")
+    first_of(task.problems(config.evaluate.split), config.evaluate.problems, "config.evaluate.problems")
+    actor, base = make_base(config, workdir, task, say=say)
     for split in ("train", config.evaluate.split):  # a prompt that is too long is to be known now
         prompts.encode_prompts(actor.tokenizer, actor.task.problems(split), actor.slots)
     claim_workdir(workdir, config)
@@ -77,19 +82,22 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
                 state = checkpoints.restore(saved[-1], state)
             if not saved or saved[-1] < end:
                 if saved:
-                    console.print(f"Resuming {stage.name} after step {saved[-1]}.")
+                    say(f"Resuming {stage.name} after step {saved[-1]}.")
                 reference = base
                 if stage.reference != "base":
                     reference = checkpoints.restore(checkpoints.last(stage.reference), state).params
-                state = train_stage(config, stage, actor, state, reference, checkpoints, workdir, begin=begin)
+                state = train_stage(
+                    config, stage, actor, pool, state, reference, checkpoints, workdir, begin=begin
+                )
             params, begin = state.params, end
-    console.print(f"Done: {begin} updates; checkpoints lie in {workdir / 'checkpoints'}.")
+    say(f"Done: {begin} updates; checkpoints lie in {workdir / 'checkpoints'}.")
 
 
 def train_stage(
     config: ml_collections.ConfigDict,
     stage: ml_collections.ConfigDict,
     actor: Actor,
+    pool: Sequence[Problem],
     state: TrainState,
     reference: dict,
     checkpoints: Checkpoints,
@@ -97,7 +105,7 @@ def train_stage(
     *,
     begin: int,
 ) -> TrainState:
-    """Runs a stage from where `state` stands to its end; `begin` updates came before the stage."""
+    """Runs a stage on `pool` from where `state` stands to its end; `begin` updates came before it."""
     devices = data_mesh()
     actor = actor.with_attempts(stage.attempts)
     objective = jax.tree.map(jnp.float32, objective_of(stage))
@@ -112,11 +120,12 @@ def train_stage(
         micro_batches=config.micro_batches,
         chunk=config.score_chunk,
     )
-    pool = list(actor.task.problems("train")[: config.train_problems])
-    metrics = Metrics(workdir, int(state.step))
     window = []
     done = int(state.step) - begin
-    with Progress(stage.name, stage.steps, every=config.log.every, done=done) as progress:
+    with (
+        Metrics(workdir, int(state.step)) as metrics,
+        Progress(stage.name, stage.steps, every=config.log.every, done=done) as progress,
+    ):
         for step in range(done, stage.steps):
             start = time.monotonic()
             problems = batch_of(pool, seed=config.seed, step=begin + step, size=config.problems_per_step)
@@ -145,9 +154,9 @@ def train_stage(
                 progress.say(transcript(graded, 0))
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == stage.steps:
                 checkpoints.save(state, Note(stage.name, float(np.mean(window))))
+                metrics.flush()
                 window = []
-    checkpoints.wait()
-    metrics.close()
+        checkpoints.wait()
     return state
 
 

@@ -63,7 +63,7 @@ class Experience:
       episodes: the transcripts.
       rewards: r̂ of each attempt, from the task's checker.
       decisive: 1 for sampled tokens that could still change their own attempt's reward, 0 for the rest
-        (all 1 on sampled tokens unless the stage leaves the others out).
+        (`PolicyGradientLoss` may leave the rest out).
     """
 
     episodes: Episodes

@@ -10,6 +10,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import jaxtyping
 
 with jaxtyping.install_import_hook("score_jax", "beartype.beartype"):
+    import score_jax.compare
+    import score_jax.datasets.number_riddles
     import score_jax.evaluate
     import score_jax.pretrain
     import score_jax.report

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "score_jax"
 
 # Each module imports only what stands above it: no cycles, and no maths that knows of configs or models.
 FLOORS = """
-types
+types  records
 attempts
 objectives  kl  losses
 metrics

@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = ["setup", "lock", "test", "quickstart"]
+SCRIPTS = ["setup", "lock", "test", "quickstart", "seeds"]
 LOCKS = [
     "requirements.txt",
     "launch/requirements-tpu.txt",
@@ -144,7 +144,7 @@ def test_scripts_are_executable(script):
     assert os.access(ROOT / script, os.X_OK)
 
 
-@pytest.mark.parametrize("script", ["setup", "test", "quickstart"])
+@pytest.mark.parametrize("script", ["setup", "test", "quickstart", "seeds"])
 def test_without_uv_and_python_one_line_names_the_mend(bare, script):
     assert_fails_with_one_line(bare.run(script), "install uv, or Python")
 

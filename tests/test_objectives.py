@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -144,3 +145,9 @@ def test_leave_one_out_refuses_a_lone_sample_and_broken_groups(episodes, samples
     message = f"samples_per_problem = {samples} with {episodes} episodes: .* at least 2 samples and complete"
     with pytest.raises(ValueError, match=message):
         leave_one_out(jnp.zeros((episodes, 2)), samples)
+
+
+def test_a_wrong_shape_is_refused():
+    """The shapes in signatures are checked while the tests run."""
+    with pytest.raises(jaxtyping.TypeCheckError):
+        objectives.leave_one_out(jnp.zeros(4), 2)

@@ -1,6 +1,7 @@
 """The shipped configs, shrunk: the commands run end to end, resume exactly, and refuse what cannot work."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -12,8 +13,11 @@ from etils import epath
 from score_jax.__main__ import main
 from score_jax.checkpoint import Checkpoints
 from score_jax.config import load_config
+from score_jax.datasets.number_riddles import NumberRiddles
 from score_jax.evaluate import load_policy
 from score_jax.pretrain import load_base
+from score_jax.step import Optimizer
+from score_jax.task import load_task
 
 SMALL = {
     "model.layers": 2,
@@ -65,10 +69,19 @@ def rows_of(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def state_at(workdir, folder, step):
+    """Parameters and the optimiser's moments."""
+    args = options(folder)
+    config = load_config(args[0].removeprefix("--config="), args[1:])
+    like = Optimizer(**config.optimizer.to_dict()).init(params_at(workdir, folder, 0))
+    with Checkpoints(epath.Path(workdir) / "checkpoints") as checkpoints:
+        return checkpoints.restore(step, like)
+
+
 def params_at(workdir, folder, step):
     args = options(folder)
     config = load_config(args[0].removeprefix("--config="), args[1:])
-    _, base = load_base(config, epath.Path(workdir))
+    _, base = load_base(config, epath.Path(workdir), load_task(config.task, config.data_dir))
     with Checkpoints(epath.Path(workdir) / "checkpoints") as checkpoints:
         return jax.tree.map(np.asarray, load_policy(config, checkpoints, step, base))
 
@@ -98,21 +111,20 @@ def test_the_same_command_again_changes_nothing(run, folder):
     jax.tree.map(np.testing.assert_array_equal, before, params_at(run, folder, 4))
 
 
-@pytest.mark.parametrize("lost", ["half of stage two", "the end of stage one"])
-def test_resumed_equals_straight_bit_for_bit(lost, run, folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("keep", [1, 2, 3])  # of four steps; stage two begins after the second
+def test_resumed_equals_straight_bit_for_bit(keep, run, folder, tmp_path, monkeypatch):
     monkeypatch.setitem(SMALL, "checkpoint_every", 1)
     straight = tmp_path / "straight"
     resumed = tmp_path / "resumed"
     for workdir in (straight, resumed):
         assert main(["train", f"--workdir={workdir}", *options(folder)]) == 0
-    keep = {"half of stage two": 3, "the end of stage one": 1}[lost]
     for step in range(keep + 1, 5):
         epath.Path(resumed / "checkpoints" / str(step)).rmtree()
     assert main(["train", f"--workdir={resumed}", *options(folder)]) == 0
     for step in range(1, 5):
-        jax.tree.map(
-            np.testing.assert_array_equal, params_at(straight, folder, step), params_at(resumed, folder, step)
-        )
+        states = [jax.tree.leaves(state_at(workdir, folder, step)) for workdir in (straight, resumed)]
+        for one, other in zip(*states, strict=True):
+            np.testing.assert_array_equal(one, other)
     timeless = lambda path: [{k: v for k, v in row.items() if k != "seconds"} for row in rows_of(path)]
     assert timeless(straight / "metrics.jsonl") == timeless(resumed / "metrics.jsonl")
 
@@ -145,10 +157,15 @@ def test_the_baselines_run(name, folder, tmp_path):
         ({"stage2__alpha": -1}, "config.stage2.alpha = -1.0: must not be negative"),
         ({"samples_per_problem": 1}, "RLOO needs at least 2 samples"),
         ({"kl_estimator": "k4"}, "config.kl_estimator = 'k4': choose one of k1, k2, k3, full"),
+        ({"stage1__alpha": 1}, "config.stage1.alpha = 1.0: has no effect on the objective stage_one"),
+        ({"model__dtype": "flot32"}, "config.model.dtype = 'flot32': choose one of float32, bfloat16"),
+        ({"evaluate__split": "tset"}, "config.evaluate.split = 'tset': choose one of train, validation"),
+        ({"train_problems": 10_000}, "config.train_problems = 10000: the split has 6336 problems"),
+        ({"evaluate__problems": 2000}, "config.evaluate.problems = 2000: the split has 1056 problems"),
         ({"micro_batches": 3}, "must divide problems_per_step = 8"),
-        ({"stage2__reference": "stage_three"}, "must be one of base, stage_one"),
+        ({"stage2__reference": "stage_three"}, "choose one of base, stage_one"),
         ({"task": "no.such:Task"}, "config.task = 'no.such:Task'"),
-        ({"slots__prompt": 4}, "raise config.slots.prompt to 1"),
+        ({"slots__prompt": 4}, "train with config.slots.prompt = 1"),
         ({"problems_per_step": 7}, "8 devices cannot share evenly"),
     ],
 )
@@ -170,6 +187,39 @@ def test_a_work_directory_of_another_config_is_refused(run, folder, capsys):
 def test_a_base_of_other_settings_is_refused(folder, run, tmp_path, capsys):
     assert main(["train", f"--workdir={tmp_path}", *options(folder, pretrain__batch=16)]) == 2
     assert "made with another pretrain" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "solve"])
+def test_a_base_that_was_removed_is_not_made_anew(command, run, folder, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(run, workdir)
+    config = json.loads((workdir / "config.json").read_text()) | {"base_dir": str(tmp_path / "gone")}
+    (workdir / "config.json").write_text(json.dumps(config))
+    args = ["problem"] if command == "solve" else options(folder, base_dir=tmp_path / "gone")
+    assert main([command, f"--workdir={workdir}", *args]) == 2
+    assert "holds no base model; make it with" in capsys.readouterr().err
+    assert not (tmp_path / "gone").exists()
+
+
+def test_a_base_of_other_demonstrations_is_refused(folder, run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(NumberRiddles, "copy_rate", 0.1)
+    assert main(["train", f"--workdir={tmp_path}", *options(folder)]) == 2
+    assert "made with another demonstrations" in capsys.readouterr().err
+
+
+def test_a_torn_last_line_does_not_stop_a_resumed_run(folder, run, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(run, workdir)
+    with (workdir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')
+    epath.Path(workdir / "checkpoints" / "4").rmtree()
+    assert main(["train", f"--workdir={workdir}", *options(folder)]) == 0
+    assert [row["step"] for row in rows_of(workdir / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def test_solve_takes_one_checkpoint(run, capsys):
+    assert main(["solve", f"--workdir={run}", "--checkpoint=stages", "problem"]) == 2
+    assert "name one of base, latest, best or a step" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["evaluate", "solve"])

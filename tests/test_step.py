@@ -170,6 +170,18 @@ def test_both_stages_run_the_same_compiled_step():
     assert optax.tree.norm(optax.tree.sub(one.params, two.params)) > 0.01
 
 
+def test_later_updates_on_a_mesh_compile_nothing():
+    devices = mesh.data_mesh()
+    state = jax.device_put(OPTIMIZER.init(tiny.copy(PARAMS)), mesh.everywhere(devices))
+    reference = jax.device_put(REF_PARAMS, mesh.everywhere(devices))
+    data = jax.device_put(experience(), mesh.by_row(devices))
+    compiled = []
+    for _ in range(3):
+        state, _ = step.train_step(state, reference, data, OBJECTIVE, jnp.float32(1e-2), learner=LEARNER)
+        compiled.append(step.train_step._cache_size())
+    assert compiled[0] == compiled[2]
+
+
 def test_the_update_is_adam_on_the_clipped_mean_gradient():
     state, metrics = train(rate=1e-2)
     gradient = jax.tree.map(lambda g: np.asarray(g) / ROWS, plain_grads(False)[0])

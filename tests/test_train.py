@@ -81,21 +81,30 @@ def write_run(folder, method, seed, last, rewards):
         for i, row in enumerate(table)
     ]
     (path / "attempts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (path / "results.json").write_text(json.dumps({"base": {}, last: {}}))
+    config = {"stages": ["stage1"], "stage1": {"name": last}}
+    (path / "config.json").write_text(json.dumps(config))
 
 
 def test_compare_reads_the_last_stage_and_pairs_problems(tmp_path):
     write_run(tmp_path, "score", 0, "stage_two", [[0, 1], [1, 1], [0, 1], [0, 0]])
     write_run(tmp_path, "score", 1, "stage_two", [[1, 1], [1, 1], [0, 1], [0, 1]])
-    write_run(tmp_path, "multi_turn", 0, "multi_turn", [[0, 0], [1, 1], [0, 0], [1, 0]])
+    for seed in (0, 1):
+        write_run(tmp_path, "multi_turn", seed, "multi_turn", [[0, 0], [1, 1], [0, 0], [1, 0]])
     found = compare(tmp_path)
-    assert found["seeds"] == {"base": 1, "multi_turn": 1, "score": 2}
+    assert found["seeds"] == {"base": 2, "multi_turn": 2, "score": 2}
     assert found["table"]["score"]["acc_t1"][0] == (1 / 4 + 2 / 4) / 2
     assert found["table"]["score"]["acc_t2"][0] == (3 / 4 + 4 / 4) / 2
     assert found["table"]["multi_turn"]["c_to_i"][0] == 1 / 4
     assert found["acc_t2_gain"]["multi_turn"][0] == 7 / 8 - 1 / 4
     assert json.loads((tmp_path / "comparison.json").read_text()) == found
-    assert "| multi_turn | 1 | 50.0 [" in as_markdown(found)
+    assert "| multi_turn | 2 | 50.0 [" in as_markdown(found)
+
+
+def test_compare_refuses_unequal_seeds(tmp_path):
+    write_run(tmp_path, "score", 0, "stage_two", [[0, 1]])
+    write_run(tmp_path, "multi_turn", 1, "multi_turn", [[0, 0]])
+    with pytest.raises(ValueError, match="multi_turn has the seeds 1, score has 0"):
+        compare(tmp_path)
 
 
 def test_compare_needs_runs(tmp_path):

@@ -58,7 +58,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     """TensorFlow Datasets builder: deterministic train / validation / test splits, no download."""
 
     name = "number_riddles"
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")  # to be raised with every change of what it yields
 
     def _info(self) -> tfds.core.DatasetInfo:
         text = tfds.features.Text()

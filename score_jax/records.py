@@ -1,0 +1,77 @@
+"""Records on disk: JSON files, and files with one JSON object per line. No reader meets half a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from etils import epath
+
+
+def write_text(path: epath.PathLike, text: str) -> None:
+    """Writes all at once: a reader sees the old file or the new one, never a part."""
+    path = epath.Path(path)
+    draft = path.with_name(path.name + ".tmp")
+    draft.write_text(text)
+    draft.replace(path)
+
+
+def read_json(path: epath.PathLike) -> dict[str, Any]:
+    """A JSON file's object; {} if there is none.
+
+    Raises:
+      ValueError: names the file that is not JSON.
+    """
+    path = epath.Path(path)
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); write it again or delete it") from error
+
+
+def write_json(path: epath.PathLike, value: Mapping[str, Any]) -> None:
+    """Writes a JSON file."""
+    write_text(path, json.dumps(value, indent=1))
+
+
+def append_jsonl(path: epath.PathLike, row: Mapping[str, Any]) -> None:
+    """Appends one line."""
+    with epath.Path(path).open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def write_jsonl(path: epath.PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes all rows."""
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_jsonl(path: epath.PathLike, notes: list[str] | None = None) -> list[dict[str, Any]]:
+    """The rows of a file; [] if there is none.
+
+    A torn last line (its writer was stopped, or is still writing) is left out, and said in `notes`.
+
+    Raises:
+      ValueError: names the file and the line, if one before the last is not a row.
+    """
+    path = epath.Path(path)
+    if not path.exists():
+        return []
+    numbered = [(i, line) for i, line in enumerate(path.read_text().split("\n"), 1) if line.strip()]
+    rows = []
+    for number, line in numbered:
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError("not an object")
+            rows.append(row)
+        except ValueError as error:
+            if number != numbered[-1][0]:
+                raise ValueError(
+                    f"{path}:{number}: not a row ({error}); delete this line and start again"
+                ) from error
+            if notes is not None:
+                notes.append(f"{path.name}: its last line is unfinished and was left out (1 line).")
+    return rows
