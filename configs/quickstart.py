@@ -48,7 +48,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.pretrain.correct = phase(steps=1000, attempts=2, learning_rate=1.5e-3, unlearned=0.85)
 
     # Reinforcement learning.
-    config.train_problems = 384  # a fixed pool: with few problems the methods come apart (section 5)
+    config.train_problems = 384  # a fixed pool: with few problems the methods come apart
     config.problems_per_step = 64
     config.samples_per_problem = 4
     config.micro_batches = 1

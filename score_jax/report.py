@@ -21,7 +21,7 @@ DELTA, ARROW = "\N{GREEK CAPITAL LETTER DELTA}", charts.ARROW
 
 # Config fields that the page's head shows, of the run and of each stage; all are listed below it.
 RUN_FIELDS = (
-    *("task", "seed", "seeds", "model.name", "train_problems"),
+    *("task", "seed", "train_problems"),
     *("problems_per_step", "samples_per_problem", "temperature", "kl_estimator"),
 )
 STAGE_FIELDS = ("steps", "alpha", "beta_1", "beta_2", "learning_rate")

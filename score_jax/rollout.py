@@ -102,9 +102,15 @@ def roll_out(
         prompt_ids, keys = jax.device_put((prompt_ids, keys), sharding)
     special = actor.tokenizer.special_tokens
     episodes = _jitted_sample()(
-    actor.model, params, prompt_ids, keys,
-    slots=actor.slots, temperature=temperature, pad=int(special.PAD), end=int(special.EOS),
-  )  # fmt: skip
+        actor.model,
+        params,
+        prompt_ids,
+        keys,
+        slots=actor.slots,
+        temperature=temperature,
+        pad=int(special.PAD),
+        end=int(special.EOS),
+    )
     return episodes, grade(actor, problems, np.asarray(episodes.tokens), np.asarray(episodes.attempt))
 
 

@@ -100,9 +100,18 @@ def sample(
         cache = _grow(cache, start + slots.attempt - fed, fed)
         cache, logits = _feed(model, params, cache, episodes, fed, start)
         cache, episodes = _decode(
-      model, params, cache, logits, episodes, row_keys,
-      attempt=attempt, start=start, stop=start + slots.attempt, temperature=temperature, end=end,
-    )  # fmt: skip
+            model,
+            params,
+            cache,
+            logits,
+            episodes,
+            row_keys,
+            attempt=attempt,
+            start=start,
+            stop=start + slots.attempt,
+            temperature=temperature,
+            end=end,
+        )
         fed = start + slots.attempt
     return episodes.replace(tokens=jnp.where(episodes.attempt == PADDING, pad, episodes.tokens))
 
@@ -208,10 +217,8 @@ def _decode(
             done=state.done | (token == end),
         )
 
-    state = _Decoding(
-    at=jnp.int32(start), cache=cache, logits=logits, episodes=episodes,
-    done=jnp.zeros(logits.shape[0], bool),
-  )  # fmt: skip
+    nobody = jnp.zeros(logits.shape[0], bool)
+    state = _Decoding(at=jnp.int32(start), cache=cache, logits=logits, episodes=episodes, done=nobody)
     state = jax.lax.while_loop(unfinished, next_token, state)
     return state.cache, state.episodes
 

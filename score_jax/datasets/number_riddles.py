@@ -28,7 +28,8 @@ def split_pairs(split: str) -> list[tuple[int, int]]:
 
     Whole pairs are held out, not single riddles: checking the wrong guess g of a riddle states the
     equation of the riddle whose number is g. With the pair held out no training text, right or wrong,
-    states a held-out equation.
+    states a held-out equation. (4 · 3 + 5 may be trained and 3 · 4 + 5 tested: another riddle, with
+    another answer.)
     """
     pairs = list(itertools.product(FACTORS, ADDENDS))
     order = np.random.default_rng(0).permutation(len(pairs))
