@@ -64,9 +64,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.checkpoint_every = 20  # updates
 
     config.stages = ("stage1", "stage2")
-    config.stage1 = stage("stage_one", "stage_one", steps=60, beta_1=0.01, beta_2=0.54, hold=0.5)
+    config.stage1 = stage("stage_one", "stage_one", steps=60, beta_1=0.01, beta_2=0.54)
     config.stage2 = stage(
-        "stage_two", "stage_two", steps=160, alpha=5.0, beta_1=0.05, beta_2=0.5, scale_kl=True, hold=0.5
+        "stage_two", "stage_two", steps=160, alpha=5.0, beta_1=0.05, beta_2=0.5, scale_kl=True
     )
 
     config.evaluate = ml_collections.ConfigDict()
@@ -106,7 +106,6 @@ def stage(
     attempts: int = 2,
     samples_factor: int = 1,
     learning_rate: float = 3e-4,
-    hold: float = 0.3,
 ) -> ml_collections.ConfigDict:
     """One stage of reinforcement learning."""
     return ml_collections.ConfigDict(
@@ -123,7 +122,7 @@ def stage(
             "discount": 0.0,  # gamma, App. A.4
             "learning_rate": learning_rate,
             "warmup_steps": 10,
-            "hold": hold,  # of the stage's steps before the learning rate falls linearly to 0
+            "hold": 0.5,  # of the stage's steps before the learning rate falls linearly to 0
             "reference": "base",  # of the KL: base, or the name of an earlier stage
         }
     )

@@ -62,7 +62,7 @@ def test_a_baseline_has_scores_budget_and_its_kl_on_attempt_1(name):
     attempts = lambda stage: stage.attempts * stage.samples_factor
     assert attempts(baseline.stage1) == attempts(score.stage1) == attempts(score.stage2)
     kl = lambda stage: objective_of(stage).kl_coef[0]
-    assert kl(baseline.stage1) == pytest.approx(kl(score.stage2))
+    assert kl(baseline.stage1) == pytest.approx(kl(score.stage1)) == pytest.approx(kl(score.stage2))
     for field in ("train_problems", "problems_per_step", "samples_per_problem", "temperature", "seed"):
         assert baseline[field] == score[field]
 
