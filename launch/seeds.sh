@@ -15,7 +15,7 @@ END
 
 caller=$PWD
 CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.."
-folder=runs/seeds
+folder=$PWD/runs/seeds
 case ${1:-} in
   -h | --help)
     usage
@@ -27,7 +27,7 @@ case ${1:-} in
     ;;
   '') ;;
   # What the caller names is relative to where the caller is.
-  /*) folder=$1 ;;
+  /* | *://*) folder=$1 ;;
   *) folder=$caller/$1 ;;
 esac
 shift || true

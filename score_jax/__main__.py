@@ -7,11 +7,13 @@ import os
 import sys
 
 EPILOG = """examples:
-  python -m score_jax train    --config=configs/quickstart.py --workdir=runs/a5 --config.stage2.alpha=5
+  python -m score_jax train    --config=configs/quickstart.py --workdir=runs/alpha10 --config.stage2.alpha=10
   python -m score_jax evaluate --config=configs/quickstart.py --workdir=runs/quickstart --checkpoint=best
   python -m score_jax solve    --workdir=runs/quickstart \\
       'I think of a number, multiply it by $7$ and add $3$. I get $94$. What is my number?'
   python -m score_jax report   --workdir=runs/quickstart
+
+SCORE_JAX_TRACEBACK=1 in the environment shows where an error came from.
 """
 
 
@@ -53,17 +55,14 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def main(argv: list[str]) -> int:
-    """Runs a command; what the user can mend ends in one line and exit code 2.
-
-    With SCORE_JAX_TRACEBACK=1 in the environment it ends in the whole traceback.
-    """
+    """Runs a command; what the user can mend ends in one line and exit code 2."""
     args, rest = parse(argv)
     try:
         run(args, rest)
-    except (NotImplementedError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         if os.environ.get("SCORE_JAX_TRACEBACK"):
             raise
-        print(f"score_jax {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"score_jax {args.command}: {' '.join((str(error) or repr(error)).split())}", file=sys.stderr)
         return 2
     return 0
 

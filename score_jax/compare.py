@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from score_jax.config import config_of
 from score_jax.metrics import Difference, aligned, paired_difference
-from score_jax.records import read_json, read_jsonl, write_json
+from score_jax.records import read_jsonl, write_json
 
 STATISTICS = ("acc_t1", "acc_t2", "delta", "i_to_c", "c_to_i")
 Runs = dict[str, list[Float[np.ndarray, "n N"]]]  # method -> rewards of each seed, problems in one order
@@ -58,11 +59,14 @@ def read_runs(folder: Path, method: str) -> Runs:
     order: list[str] = []
     for path in sorted(folder.glob("*/*/attempts.jsonl")):
         name, seed = path.parent.parent.name, path.parent.name
-        config = read_json(path.parent / "config.json")
-        last = config[config["stages"][-1]]["name"]
+        config = config_of(path.parent)
+        last = config[config.stages[-1]].name
+        rows = read_jsonl(path)
         wanted = {"base": "base", name: last} if name == method else {name: last}
         for run, checkpoint in wanted.items():
-            mine = [row for row in read_jsonl(path) if row["checkpoint"] == checkpoint]
+            mine = [row for row in rows if row["checkpoint"] == checkpoint]
+            if not mine:
+                raise ValueError(f"{path.parent}: {checkpoint} has not been evaluated; run evaluate there")
             ids = [row["id"] for row in mine]
             order = order or ids
             rewards = np.array([row["rewards"] for row in mine], float)
@@ -90,7 +94,7 @@ def as_markdown(found: Mapping) -> str:
     """The comparison as a Markdown table, in percent."""
     heads = ("Acc@t1", "Acc@t2", "Δ", "i→c", "c→i")
     lines = [
-        f"| {found['problems']} problems | seeds | " + " | ".join(heads) + " | Acc@t2, SCoRe less this |",
+        f"| {found['problems']} problems | seeds | " + " | ".join(heads) + " | Acc@t2, SCoRe minus this |",
         "|---" * (len(heads) + 3) + "|",
     ]
     for name, row in found["table"].items():

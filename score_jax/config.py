@@ -26,7 +26,8 @@ _POSITIVE = (
     *("pretrain.batch", "evaluate.attempts", "evaluate.batch", "checkpoint_every", "optimizer.clip_norm"),
     *("log.every", "log.transcript_every"),
 )
-_FREE = ("evaluate", "log")  # sections that may change between two commands on one work directory
+# What may change between two commands on one work directory: how much is shown, and where things lie.
+_FREE = ("evaluate", "log", "base_dir", "data_dir")
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
@@ -116,14 +117,15 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         value("problems_per_step") % value("micro_batches") == 0,
         f"must divide problems_per_step = {value('problems_per_step')}",
     )
-    _sections(config, "pretrain.phases")
     for key in value("pretrain.phases"):
+        require("pretrain.phases", key in config.pretrain, f"there is no config.pretrain.{key}")
         positive(*(f"pretrain.{key}.{field}" for field in ("steps", "attempts", "learning_rate")))
         share = value(f"pretrain.{key}.unlearned")
         require(f"pretrain.{key}.unlearned", 0 <= share <= 1, "is a share and must lie in [0, 1]")
-    _sections(config, "stages")
+    require("stages", len(value("stages")) > 0, "name at least one stage")
     names = ["base"]
     for key in value("stages"):
+        require("stages", key in config, f"there is no config.{key}")
         positive(*(f"{key}.{field}" for field in ("steps", "attempts", "samples_factor", "learning_rate")))
         not_negative(*(f"{key}.{field}" for field in ("alpha", "beta_1", "beta_2", "warmup_steps")))
         among(f"{key}.objective", OBJECTIVES)
@@ -132,7 +134,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         among(f"{key}.reference", names)
         for field in ("alpha", "scale_kl"):  # what would have no effect is a mistake
             unread = value(f"{key}.{field}") and objective != "stage_two"
-            require(f"{key}.{field}", not unread, f"has no effect on the objective {objective}; set it to 0")
+            require(f"{key}.{field}", not unread, f"has no effect on the objective {objective}; leave it out")
         discount, hold = value(f"{key}.discount"), value(f"{key}.hold")
         require(f"{key}.discount", 0 <= discount <= 1, "must lie in [0, 1]")
         require(
@@ -143,17 +145,6 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         )
         require(f"{key}.hold", 0 <= hold <= 1, "is a fraction of the stage's steps and must lie in [0, 1]")
         names.append(name)
-
-
-def _sections(config: ml_collections.ConfigDict, field: str) -> None:
-    """Refuses a list of sections that names one that is not there."""
-    *outer, name = field.split(".")
-    around = config[outer[0]] if outer else config
-    for key in around[name]:
-        if key not in around:
-            raise ValueError(
-                f"config.{field} names {key!r}, but there is no config.{'.'.join([*outer, key])}"
-            )
 
 
 def check_workdir(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
@@ -190,13 +181,13 @@ def _plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return json.loads(config.to_json())
 
 
-def config_of(workdir: epath.Path) -> ml_collections.ConfigDict:
+def config_of(workdir: epath.PathLike) -> ml_collections.ConfigDict:
     """The config with which a work directory was started.
 
     Raises:
       FileNotFoundError: there is none.
     """
-    path = workdir / "config.json"
+    path = epath.Path(workdir) / "config.json"
     if not path.exists():
         raise FileNotFoundError(
             f"--workdir={workdir} holds no run; start one with `python -m score_jax train`"

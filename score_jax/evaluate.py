@@ -59,7 +59,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: epath.Path, checkpoint:
             results[name] = result_of(fresh)
             say(summary_line(name, results[name]))
     trained = ["base", *(config[key].name for key in config.stages)]
-    place = lambda name: trained.index(name) if name in trained else len(trained)
+    place = lambda name: trained.index(name) if name in trained else 0.5  # the last stage stays last
     results = dict(sorted(results.items(), key=lambda item: place(item[0])))
     write_jsonl(attempts_path, sorted(rows, key=lambda row: place(row["checkpoint"])))
     write_json(results_path, results)

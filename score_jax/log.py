@@ -19,7 +19,7 @@ console = rich.console.Console(highlight=False, soft_wrap=True)
 
 def say(text: str) -> None:
     """Prints a line as it is."""
-    console.print(text, markup=False)
+    console.print(text, markup=False, emoji=False)
 
 
 class Metrics:

@@ -23,8 +23,8 @@ from score_jax.step import Examples, Optimizer, sft_step
 from score_jax.task import Task
 from score_jax.types import Problem
 
-# The sections of a config that the base model depends on.
 _FINGERPRINT = 100  # demonstrations that are enough to tell whether the task's code has changed
+# The sections of a config that the base model depends on.
 _SECTIONS = ("seed", "task", "tokenizer", "model", "slots", "pretrain")
 
 
@@ -39,7 +39,7 @@ def make_base(
     """The base model, pre-trained now unless an earlier run with the same settings left it.
 
     Returns, Raises:
-      As `load_base`, but that an absent base model is made.
+      As `load_base`, except that a missing base model is made.
     """
     directory = base_dir(config, workdir)
     if (directory / "settings.json").exists():
@@ -73,14 +73,14 @@ def load_base(
     found, settings = read_json(directory / "settings.json"), _settings(config, task)
     if not found:
         raise FileNotFoundError(
-            f"{directory} holds no base model; make it with `python -m score_jax train`, or name its "
-            "folder in config.base_dir"
+            f"{directory} holds no base model; put it back there, or make it again with the same "
+            "`python -m score_jax train` command"
         )
     if found != settings:
         differ = ", ".join(key for key in settings if found.get(key) != settings[key])
         raise ValueError(
-            f"config.base_dir: {directory} holds a base model made with another {differ}; "
-            "name another folder, or remove that one"
+            f"config.base_dir: {directory} holds a base model made with other settings ({differ}); "
+            "undo the change, or name another --workdir and base_dir"
         )
     actor = _actor(config, task, tokenizer.SmallTokenizer(path=str(directory / "tokenizer.model")))
     like = policy.init_params(actor.model, jax.random.key(0))

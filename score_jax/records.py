@@ -1,4 +1,4 @@
-"""Records on disk: JSON files, and files with one JSON object per line. No reader meets half a file."""
+"""Records on disk: JSON files, replaced as a whole, and logs of one JSON object per line."""
 
 from __future__ import annotations
 

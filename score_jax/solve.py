@@ -24,7 +24,7 @@ def solve(workdir: epath.Path, problem: str, checkpoint: str = "best") -> list[s
     config = config_of(workdir)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         if checkpoint == "stages":
-            raise ValueError("--checkpoint=stages are several; name one of base, latest, best or a step")
+            raise ValueError("--checkpoint=stages means several; name one of base, latest, best or a step")
         (step,) = choose(config, checkpoints, checkpoint).values()
         task = load_task(config.task, config.data_dir or None)
         actor, base = load_base(config, workdir, task, say=lambda _: None)

@@ -79,10 +79,8 @@ class Task(abc.ABC):
         return float(answer is not None and answer.value == problem.gold)
 
     def demonstration(self, problem: Problem, rng: np.random.Generator) -> Demonstration:
-        """An imperfect episode for pre-training a small base model; not needed where weights are loaded."""
-        raise NotImplementedError(
-            f"{type(self).__name__} has no demonstrations to pre-train a base model from"
-        )
+        """An imperfect episode for pre-training a small base model; random through `rng` alone."""
+        raise ValueError(f"{type(self).__name__} has no demonstrations to pre-train a base model from")
 
     def corpus(self, size: int, seed: int = 0) -> Iterator[str]:
         """Texts to train a small tokenizer on: training prompts, demonstrations, the instruction."""
@@ -101,7 +99,7 @@ def first_of(problems: Sequence[Problem], count: int, field: str) -> Sequence[Pr
       ValueError: there are not so many; names the config field that asked for them.
     """
     if not 0 <= count <= len(problems):
-        raise ValueError(f"{field} = {count}: the split has {len(problems)} problems; choose 0 (all) to that")
+        raise ValueError(f"{field} = {count}: the split has {len(problems)} problems; choose at most that")
     return problems[: count or len(problems)]
 
 

@@ -281,6 +281,28 @@ def test_quickstart_stops_at_the_step_that_fails(checkout):
     assert [step.split("|")[0] for step in steps] == ["train", "evaluate"]
 
 
+def test_quickstart_adds_nothing_to_an_error_that_names_its_mend(checkout):
+    checkout.add_module("score_jax/__main__.py", STUB_PACKAGE.replace("sys.exit(7", "sys.exit(2"))
+    done = checkout.run("quickstart", FAIL_AT="train")
+    assert (done.returncode, done.stderr) == (2, "")
+
+
+def test_seeds_trains_every_method_of_every_seed_and_compares(checkout):
+    checkout.add_module("score_jax/__main__.py", STUB_PACKAGE)
+    done = checkout.run("seeds", "mine", "3", "4")
+    assert (done.returncode, done.stderr) == (0, "")
+    *calls, last = (line.split("|") for line in (checkout.root / "steps").read_text().splitlines())
+    folder = checkout.elsewhere / "mine"
+    assert last == ["compare", f"--workdir={folder}"]
+    assert [(call[0], call[2]) for call in calls] == [
+        (command, f"--workdir={folder}/{method}/{seed}")
+        for seed in (3, 4)
+        for method in ("score", "multi_turn", "single_turn")
+        for command in ("train", "evaluate")
+    ]
+    assert all(call[4] == f"--config.base_dir={folder}/base-{call[3][-1]}" for call in calls)
+
+
 # Says how it was called, and fails where the variable of its name says so.
 STUB_TOOL = """
 import os, pathlib, sys

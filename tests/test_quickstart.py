@@ -186,7 +186,7 @@ def test_a_work_directory_of_another_config_is_refused(run, folder, capsys):
 
 def test_a_base_of_other_settings_is_refused(folder, run, tmp_path, capsys):
     assert main(["train", f"--workdir={tmp_path}", *options(folder, pretrain__batch=16)]) == 2
-    assert "made with another pretrain" in capsys.readouterr().err
+    assert "made with other settings (pretrain)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["evaluate", "solve"])
@@ -194,17 +194,17 @@ def test_a_base_that_was_removed_is_not_made_anew(command, run, folder, tmp_path
     workdir = tmp_path / "run"
     shutil.copytree(run, workdir)
     config = json.loads((workdir / "config.json").read_text()) | {"base_dir": str(tmp_path / "gone")}
-    (workdir / "config.json").write_text(json.dumps(config))
+    (workdir / "config.json").write_text(json.dumps(config))  # which `solve` goes by
     args = ["problem"] if command == "solve" else options(folder, base_dir=tmp_path / "gone")
     assert main([command, f"--workdir={workdir}", *args]) == 2
-    assert "holds no base model; make it with" in capsys.readouterr().err
+    assert "holds no base model; put it back there" in capsys.readouterr().err
     assert not (tmp_path / "gone").exists()
 
 
 def test_a_base_of_other_demonstrations_is_refused(folder, run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(NumberRiddles, "copy_rate", 0.1)
     assert main(["train", f"--workdir={tmp_path}", *options(folder)]) == 2
-    assert "made with another demonstrations" in capsys.readouterr().err
+    assert "made with other settings (demonstrations)" in capsys.readouterr().err
 
 
 def test_a_torn_last_line_does_not_stop_a_resumed_run(folder, run, tmp_path):

@@ -169,7 +169,7 @@ def test_tasks_without_demonstrations_say_so():
         def problems(self, split):
             return [Problem(id="x", prompt="?", gold="1")]
 
-    with pytest.raises(NotImplementedError, match="Bare has no demonstrations to pre-train"):
+    with pytest.raises(ValueError, match="Bare has no demonstrations to pre-train"):
         list(Bare().corpus(1))
 
 

@@ -72,20 +72,27 @@ def test_single_turn_is_multi_turn_of_one_attempt():
 
 
 def write_run(folder, method, seed, last, rewards):
-    """A work directory with the same base and the given rewards after the last stage."""
+    """A work directory with the same base and first stage, and the given rewards after the last stage.
+
+    The runs of SCoRe have their problems in the other order.
+    """
     path = folder / method / str(seed)
     path.mkdir(parents=True)
     rows = [
         {"checkpoint": name, "id": str(i), "rewards": row}
-        for name, table in (("base", [[0, 0]] * len(rewards)), (last, rewards))
+        for name, table in (
+            ("base", [[0, 0]] * len(rewards)),
+            ("first", [[1, 0]] * len(rewards)),
+            (last, rewards),
+        )
         for i, row in enumerate(table)
-    ]
+    ][:: -1 if method == "score" else 1]
     (path / "attempts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = {"stages": ["stage1"], "stage1": {"name": last}}
+    config = {"stages": ["a", "b"], "a": {"name": "first"}, "b": {"name": last}}
     (path / "config.json").write_text(json.dumps(config))
 
 
-def test_compare_reads_the_last_stage_and_pairs_problems(tmp_path):
+def test_compare_reads_the_last_stage(tmp_path):
     write_run(tmp_path, "score", 0, "stage_two", [[0, 1], [1, 1], [0, 1], [0, 0]])
     write_run(tmp_path, "score", 1, "stage_two", [[1, 1], [1, 1], [0, 1], [0, 1]])
     for seed in (0, 1):
@@ -98,6 +105,18 @@ def test_compare_reads_the_last_stage_and_pairs_problems(tmp_path):
     assert found["acc_t2_gain"]["multi_turn"][0] == 7 / 8 - 1 / 4
     assert json.loads((tmp_path / "comparison.json").read_text()) == found
     assert "| multi_turn | 2 | 50.0 [" in as_markdown(found)
+
+
+def test_compare_pairs_problems_by_id(tmp_path):
+    for method in ("score", "multi_turn"):
+        write_run(tmp_path, method, 0, method, [[0, 0], [1, 1], [0, 1], [0, 1]])
+    assert compare(tmp_path)["acc_t2_gain"]["multi_turn"] == [0, 0, 0]
+
+
+def test_compare_refuses_a_run_that_was_not_evaluated(tmp_path):
+    write_run(tmp_path, "score", 0, "stage_two", [])
+    with pytest.raises(ValueError, match="score/0: base has not been evaluated"):
+        compare(tmp_path)
 
 
 def test_compare_refuses_unequal_seeds(tmp_path):
