@@ -8,7 +8,7 @@ usage: launch/seeds.sh [--help] [FOLDER [SEED ...]]
 
 Trains and evaluates SCoRe, naive multi-turn RL and single-turn RL for each
 seed (0 1 2) into FOLDER/METHOD/SEED (runs/seeds), and prints the comparison.
-A seed's three methods start from the same base model. Takes about 12 minutes
+A seed's three methods start from the same base model. Takes about 20 minutes
 a seed on 2 cores. Run it again to go on after an interruption.
 END
 }

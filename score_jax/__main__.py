@@ -114,6 +114,7 @@ def _refuse(options: list[str]) -> None:
 def _quiet_backends() -> None:
     """TensorFlow comes along with the gemma package and talks at start-up; nothing here uses it."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 
 def _cache_compilations() -> None:
