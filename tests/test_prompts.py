@@ -51,7 +51,8 @@ def test_a_prompt_may_fill_its_slot_but_nothing_is_cut(tokenizer):
         prompts.encode_prompts(tokenizer, problems(40), Slots(slot, 1, (), 1))
     assert str(refused.value) == (
         f"config.slots.prompt = {slot}: {count} of 40 prompts are longer, the longest is {longest!r} "
-        f"with {lengths[longest]} tokens; raise config.slots.prompt to {lengths[longest]}"
+        f"with {lengths[longest]} tokens; shorten them, or train with "
+        f"config.slots.prompt = {lengths[longest]}"
     )
 
 
