@@ -8,8 +8,8 @@ usage: launch/seeds.sh [--help] [FOLDER [SEED ...]]
 
 Trains and evaluates SCoRe, naive multi-turn RL and single-turn RL for each
 seed (0 1 2) into FOLDER/METHOD/SEED (runs/seeds), and prints the comparison.
-A seed's three methods start from the same base model. Takes about 20 minutes
-a seed on 2 cores. Run it again to go on after an interruption.
+A seed's three methods start from the same base model. Run it again to go on
+after an interruption.
 END
 }
 

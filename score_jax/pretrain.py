@@ -91,8 +91,8 @@ def load_base(
 def _settings(config: ml_collections.ConfigDict, task: Task) -> dict[str, Any]:
     """What a base model depends on: sections of the config, and what the task's code demonstrates."""
     texts = "".join(task.corpus(_FINGERPRINT))
-    settings = {section: json.loads(config.to_json())[section] for section in _SECTIONS}
-    return settings | {"demonstrations": zlib.crc32(texts.encode())}
+    plain = json.loads(config.to_json())
+    return {key: plain[key] for key in _SECTIONS} | {"demonstrations": zlib.crc32(texts.encode())}
 
 
 def _actor(config: ml_collections.ConfigDict, task: Task, vocabulary: tokenizer.SmallTokenizer) -> Actor:
