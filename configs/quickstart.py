@@ -22,7 +22,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.tokenizer.vocab_size = 320
     config.tokenizer.texts = 2000  # problems whose texts the tokenizer is trained on
 
-    config.model = ml_collections.ConfigDict()  # a Gemma 3 of 460,608 parameters
+    config.model = ml_collections.ConfigDict()  # a Gemma 3 of 460,608 parameters, pre-trained here
+    config.model.name = "small"
     config.model.layers = 3
     config.model.width = 128
     config.model.hidden_width = 256
@@ -56,6 +57,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.temperature = 1.0  # Table 8
     config.kl_estimator = "full"  # of score_jax.kl; over so small a vocabulary the exact KL costs little
     config.decisive_only = True  # no policy gradient on the check that follows the answer
+    config.lora_rank = 0  # of the adapters that are trained; 0 trains all parameters
+    config.train_dtype = "float32"  # of the trained parameters and of Adam's moments
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.clip_norm = 1.0
     config.optimizer.b1 = 0.9
@@ -80,6 +83,19 @@ def get_config() -> ml_collections.ConfigDict:
     config.log.every = 10  # updates between two lines of progress
     config.log.transcript_every = 50  # updates between two printed episodes
     return config
+
+
+def released(name: str, *, dtype: str = "bfloat16", chat: bool = True) -> ml_collections.ConfigDict:
+    """A model of the gemma package, in place of a small one that is pre-trained here."""
+    return ml_collections.ConfigDict(
+        {
+            "name": name,  # the class in gm.nn, or 'package.module:Class'
+            "checkpoint": "",  # folder of an official checkpoint, a bucket's address or a local path
+            "tokenizer": "",  # the SentencePiece file of its version
+            "chat": chat,  # prompts are turns of a chat; False: text to be continued
+            "dtype": dtype,  # of computation and of parameters that are not trained
+        }
+    )
 
 
 def phase(*, steps: int, attempts: int, learning_rate: float, unlearned: float) -> ml_collections.ConfigDict:

@@ -1,4 +1,4 @@
-"""The commands: python -m score_jax train | evaluate | solve | report | compare."""
+"""The commands: python -m score_jax train | evaluate | solve | export | report | compare."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ EPILOG = """examples:
   python -m score_jax solve    --workdir=runs/quickstart \\
       'I think of a number, multiply it by $7$ and add $3$. I get $94$. What is my number?'
   python -m score_jax report   --workdir=runs/quickstart
+  python -m score_jax export   --workdir=runs/quickstart --output=exported
 
 SCORE_JAX_TRACEBACK=1 in the environment shows where an error came from.
 """
@@ -49,6 +50,9 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     sub = command("solve", "Show the attempts at a problem of yours.", config=False)
     sub.add_argument("--checkpoint", default="best", help="base | latest | best (default) | a step")
     sub.add_argument("problem", help="the problem's text")
+    sub = command("export", "Write a checkpoint that the gemma package reads.", config=False)
+    sub.add_argument("--checkpoint", default="best", help="base | latest | best (default) | a step")
+    sub.add_argument("--output", required=True, help="the new folder")
     command("report", "Write report.html from what lies in the work directory.", config=False)
     command("compare", "Compare the methods in WORKDIR/METHOD/SEED (launch/seeds.sh).", config=False)
     return parser.parse_known_args(argv)
@@ -92,6 +96,12 @@ def run(args: argparse.Namespace, rest: list[str]) -> None:
         from score_jax.solve import solve
 
         solve(workdir, args.problem, args.checkpoint)
+        return
+    if args.command == "export":
+        _refuse(rest)
+        from score_jax.export import export
+
+        export(workdir, epath.Path(args.output), args.checkpoint)
         return
     from score_jax.config import load_config
 

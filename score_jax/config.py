@@ -16,15 +16,19 @@ from score_jax.kl import ESTIMATORS
 from score_jax.records import read_json, write_json
 
 OBJECTIVES = ("stage_one", "stage_two", "multi_turn")
+SMALL = "small"  # the model.name of one that is pre-trained here; others are the gemma package's
 DTYPES = ("float32", "bfloat16")
 SPLITS = ("train", "validation", "test")
 _POSITIVE = (
     *("train_problems", "problems_per_step", "samples_per_problem", "micro_batches", "score_chunk"),
-    *("tokenizer.vocab_size", "tokenizer.texts", "slots.prompt", "slots.attempt"),
+    *("slots.prompt", "slots.attempt", "checkpoint_every", "optimizer.clip_norm"),
+    *("evaluate.attempts", "evaluate.batch", "log.every", "log.transcript_every"),
+)
+# Of a small model, which is pre-trained here.
+_POSITIVE_IF_SMALL = (
+    *("tokenizer.vocab_size", "tokenizer.texts", "pretrain.batch"),
     *("model.layers", "model.width", "model.hidden_width", "model.heads", "model.kv_heads"),
     *("model.head_width", "model.sliding_window"),
-    *("pretrain.batch", "evaluate.attempts", "evaluate.batch", "checkpoint_every", "optimizer.clip_norm"),
-    *("log.every", "log.transcript_every"),
 )
 # What may change between two commands on one work directory: how much is shown, and where things lie.
 _FREE = ("evaluate", "log", "base_dir", "data_dir")
@@ -103,21 +107,23 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     def among(field: str, choices: Sequence[str]) -> None:
         require(field, value(field) in choices, f"choose one of {', '.join(choices)}")
 
-    positive(*_POSITIVE)
-    not_negative("evaluate.temperature", "evaluate.problems")
+    small = value("model.name") == SMALL
+    positive(*_POSITIVE, *(_POSITIVE_IF_SMALL if small else ()))
+    not_negative("evaluate.temperature", "evaluate.problems", "lora_rank")
     require(
         "samples_per_problem", value("samples_per_problem") > 1, "RLOO needs at least 2 samples per problem"
     )
     require("temperature", value("temperature") > 0, "must be greater than 0 to explore")
     among("kl_estimator", ESTIMATORS)
     among("model.dtype", DTYPES)
+    among("train_dtype", DTYPES)
     among("evaluate.split", SPLITS)
     require(
         "micro_batches",
         value("problems_per_step") % value("micro_batches") == 0,
         f"must divide problems_per_step = {value('problems_per_step')}",
     )
-    for key in value("pretrain.phases"):
+    for key in value("pretrain.phases") if small else ():
         require("pretrain.phases", key in config.pretrain, f"there is no config.pretrain.{key}")
         positive(*(f"pretrain.{key}.{field}" for field in ("steps", "attempts", "learning_rate")))
         share = value(f"pretrain.{key}.unlearned")

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import ml_collections
 from etils import epath
 
+from score_jax import model as models
 from score_jax import rollout
+from score_jax.base import load_base
 from score_jax.checkpoint import Checkpoints
 from score_jax.config import check_workdir, config_of
 from score_jax.log import say
 from score_jax.mesh import by_row, check_rows, data_mesh, everywhere
 from score_jax.metrics import result_of
-from score_jax.pretrain import load_base
 from score_jax.records import read_json, read_jsonl, write_json, write_jsonl
 from score_jax.rollout import Actor, Graded
 from score_jax.step import Optimizer
@@ -49,8 +50,8 @@ def evaluate(config: ml_collections.ConfigDict, workdir: epath.Path, checkpoint:
         results = read_json(results_path)
         rows = read_jsonl(attempts_path)
         for name, step in chosen.items():
-            params = load_policy(config, checkpoints, step, base)
-            graded = attempt_all(actor, jax.device_put(params, everywhere(devices)), problems, config, name)
+            params = load_policy(config, checkpoints, step, actor, base)
+            graded = attempt_all(actor, params, problems, config, name)
             fresh = attempt_rows(graded, checkpoint=name, step=step, split=config.evaluate.split)
             rows = [row for row in rows if row["checkpoint"] != name] + fresh
             earlier = results.get(name, {}).get("split", config.evaluate.split)
@@ -90,12 +91,33 @@ def choose(config: ml_collections.ConfigDict, checkpoints: Checkpoints, checkpoi
     )
 
 
-def load_policy(config: ml_collections.ConfigDict, checkpoints: Checkpoints, step: int, base: dict) -> dict:
-    """The parameters of a step; the base's for step 0."""
+def load_policy(
+    config: ml_collections.ConfigDict, checkpoints: Checkpoints, step: int, actor: Actor, base: dict
+) -> dict:
+    """All parameters of the policy at a step, on every device; the base's for step 0."""
     if step == 0:
         return base
-    like = Optimizer(**config.optimizer.to_dict()).init(base)
-    return checkpoints.restore(step, like).params
+    like = models.init_trainable(actor.model, base, jax.random.key(0), config.train_dtype)
+    like = Optimizer(**config.optimizer.to_dict()).init(jax.device_put(like, everywhere(data_mesh())))
+    trained = checkpoints.restore(step, like).params
+    return models.join(actor.model, models.frozen_of(actor.model, base), trained)
+
+
+def load_one(
+    config: ml_collections.ConfigDict, workdir: epath.Path, checkpoint: str, say: Callable[[str], None]
+) -> tuple[str, Actor, dict]:
+    """One checkpoint of a run: what it is called, the actor, and all of the policy's parameters.
+
+    Raises:
+      FileNotFoundError: there is no such checkpoint.
+      ValueError: 'stages', which means several.
+    """
+    if checkpoint == "stages":
+        raise ValueError("--checkpoint=stages means several; name one of base, latest, best or a step")
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        ((name, step),) = choose(config, checkpoints, checkpoint).items()
+        actor, base = load_base(config, workdir, load_task(config.task, config.data_dir or None), say)
+        return name, actor, load_policy(config, checkpoints, step, actor, base)
 
 
 def attempt_all(

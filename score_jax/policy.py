@@ -4,45 +4,13 @@ from __future__ import annotations
 
 import functools
 
+import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-import ml_collections
-from gemma import gm
 from jaxtyping import Array, Bool, Float, Int
 
 from score_jax.types import CONTEXT, PADDING, Episodes
-
-
-def small_gemma(config: ml_collections.ConfigDict, vocab_size: int) -> gm.nn.Transformer:
-    """A Gemma-3-shaped model of any size: local sliding layers, the last one global, query-key norm."""
-    kinds = gm.nn.config.AttentionType
-    attention_types = (kinds.LOCAL_SLIDING,) * (config.layers - 1) + (kinds.GLOBAL,)
-    return gm.nn.Transformer(
-        config=gm.nn.config.TransformerConfig(
-            num_embed=vocab_size,
-            embed_dim=config.width,
-            hidden_dim=config.hidden_width,
-            num_heads=config.heads,
-            head_dim=config.head_width,
-            num_kv_heads=config.kv_heads,
-            attention_types=attention_types,
-            sliding_window_size=config.sliding_window,
-            final_logit_softcap=None,
-            use_post_attn_norm=True,
-            use_post_ffw_norm=True,
-            use_qk_norm=True,
-            transpose_gating_einsum=True,
-            local_base_frequency=10_000,
-            global_base_frequency=1_000_000,
-        ),
-        dtype=jnp.dtype(config.dtype),
-    )
-
-
-def init_params(model: gm.nn.Transformer, key: jax.Array) -> dict:
-    """Random parameters."""
-    return jax.jit(lambda key: model.init(key, jnp.ones((1, 2), jnp.int32))["params"])(key)
 
 
 def positions_of(valid: Bool[Array, "E L"]) -> Int[Array, "E L"]:
@@ -51,7 +19,7 @@ def positions_of(valid: Bool[Array, "E L"]) -> Int[Array, "E L"]:
 
 
 def hidden_states(
-    model: gm.nn.Transformer, params: dict, tokens: Int[Array, "E L"], attempt: Int[Array, "E L"]
+    model: nn.Module, params: dict, tokens: Int[Array, "E L"], attempt: Int[Array, "E L"]
 ) -> Float[Array, "E L D"]:
     """The final hidden states of whole transcripts; every attempt in one forward pass.
 
@@ -93,7 +61,7 @@ class Head:
         return jax.nn.log_softmax(self.logits(hidden) / self.temperature)
 
 
-def head_of(model: gm.nn.Transformer, params: dict, temperature: float | Float[Array, ""] = 1.0) -> Head:
+def head_of(model: nn.Module, params: dict, temperature: float | Float[Array, ""] = 1.0) -> Head:
     """The model's output layer with `params`."""
     table = params["embedder"]["input_embedding"]
     return Head(table, softcap=model.config.final_logit_softcap, temperature=temperature)
@@ -177,7 +145,7 @@ def _join_chunks(x: Array) -> Array:
 
 @functools.partial(jax.jit, static_argnames=("model", "chunk"))
 def score_episodes(
-    model: gm.nn.Transformer,
+    model: nn.Module,
     params: dict,
     episodes: Episodes,
     *,

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from etils import epath
 
-from score_jax import checkpoint, mesh, policy, prompts, tokenizer
+from score_jax import chat, checkpoint, mesh, model, prompts, tokenizer
 from score_jax.log import Progress
 from score_jax.records import append_jsonl, read_json, write_json
 from score_jax.rollout import Actor
@@ -83,7 +83,7 @@ def load_base(
             "undo the change, or name another --workdir and base_dir"
         )
     actor = _actor(config, task, tokenizer.SmallTokenizer(path=str(directory / "tokenizer.model")))
-    like = policy.init_params(actor.model, jax.random.key(0))
+    like = model.init_params(actor.model, jax.random.key(0))
     say(f"Base model: reused from {directory} (its settings are unchanged).")
     return actor, checkpoint.load_params(directory / "params", like)
 
@@ -96,14 +96,15 @@ def _settings(config: ml_collections.ConfigDict, task: Task) -> dict[str, Any]:
 
 
 def _actor(config: ml_collections.ConfigDict, task: Task, vocabulary: tokenizer.SmallTokenizer) -> Actor:
+    format = chat.plain(vocabulary)
     slots = prompts.make_slots(
-        vocabulary,
+        format,
         task,
         prompt=config.slots.prompt,
         attempt=config.slots.attempt,
         attempts=config.evaluate.attempts,
     )
-    return Actor(policy.small_gemma(config.model, vocabulary.vocab_size), vocabulary, task, slots)
+    return Actor(model.small_gemma(config.model, vocabulary.vocab_size), format, task, slots)
 
 
 def demonstrations(
@@ -125,7 +126,7 @@ def demonstrations(
     for row in np.flatnonzero(rng.random(batch) >= unlearned):
         learned = (True,) * len(shown[row].attempts)
         shown[row] = dataclasses.replace(shown[row], imitate_answer=learned)
-    return Examples(*prompts.encode_demonstrations(actor.tokenizer, actor.task, chosen, shown, actor.slots))
+    return Examples(*prompts.encode_demonstrations(actor.format, actor.task, chosen, shown, actor.slots))
 
 
 def pretrain(config: ml_collections.ConfigDict, actor: Actor, directory: epath.Path) -> dict:
@@ -135,7 +136,7 @@ def pretrain(config: ml_collections.ConfigDict, actor: Actor, directory: epath.P
     devices = mesh.data_mesh()
     mesh.check_rows(settings.batch, devices, "config.pretrain.batch")
     optimizer = Optimizer(clip_norm=settings.clip_norm, b2=settings.b2, weight_decay=settings.weight_decay)
-    params = policy.init_params(actor.model, jax.random.key(config.seed))
+    params = model.init_params(actor.model, jax.random.key(config.seed))
     params = jax.device_put(params, mesh.everywhere(devices))
     problems = actor.task.problems("train")
     step = 0

@@ -7,13 +7,15 @@ import functools
 import zlib
 from collections.abc import Sequence
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gemma import gm
 from jaxtyping import Bool, Float, Int, Key
 
+from score_jax import model as models
 from score_jax import prompts, sampling
+from score_jax.chat import Format
 from score_jax.sampling import Slots
 from score_jax.task import Task
 from score_jax.types import Episodes, Experience, Problem
@@ -59,14 +61,14 @@ class Actor:
     """What does not change from rollout to rollout.
 
     Attributes:
-      model: the policy's architecture.
-      tokenizer: its tokenizer.
+      model: the policy's architecture, with its adapters.
+      format: how the task's words become its tokens.
       task: gives the checker.
       slots: the transcript's layout.
     """
 
-    model: gm.nn.Transformer
-    tokenizer: gm.text.Tokenizer
+    model: nn.Module
+    format: Format
     task: Task
     slots: Slots
 
@@ -97,19 +99,18 @@ def roll_out(
     sharding: jax.sharding.Sharding | None = None,
 ) -> tuple[Episodes, Graded]:
     """Samples an episode per problem and grades its attempts. For K samples give each problem K times."""
-    prompt_ids = prompts.encode_prompts(actor.tokenizer, problems, actor.slots)
+    prompt_ids = prompts.encode_prompts(actor.format, problems, actor.slots)
     if sharding is not None:
         prompt_ids, keys = jax.device_put((prompt_ids, keys), sharding)
-    special = actor.tokenizer.special_tokens
     episodes = _jitted_sample()(
-        actor.model,
+        models.for_params(actor.model, params),
         params,
         prompt_ids,
         keys,
         slots=actor.slots,
         temperature=temperature,
-        pad=int(special.PAD),
-        end=int(special.EOS),
+        pad=actor.format.pad,
+        end=actor.format.end,
     )
     return episodes, grade(actor, problems, np.asarray(episodes.tokens), np.asarray(episodes.attempt))
 
@@ -133,13 +134,13 @@ def grade(
         answers.append([])
         for column in range(actor.slots.attempts):
             ids = tokens[row, attempt[row] == column + 1].tolist()
-            text = actor.tokenizer.decode(ids)
+            text = actor.format.text(ids)
             answer = actor.task.answer(text)
             texts[-1].append(text)
             answers[-1].append(answer.value if answer else None)
             rewards[row, column] = actor.task.reward(problem, text)
-            finished[row, column] = bool(ids) and ids[-1] == actor.tokenizer.special_tokens.EOS
-            decisive[row, column] = prompts.decisive_tokens(actor.tokenizer, ids, answer)
+            finished[row, column] = bool(ids) and ids[-1] == actor.format.end
+            decisive[row, column] = prompts.decisive_tokens(actor.format, ids, answer)
     return Graded(problems, texts, answers, rewards, finished, decisive)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-from gemma import gm
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from score_jax.policy import head_of, positions_of
@@ -52,7 +52,7 @@ class _Decoding:
 
 
 def sample(
-    model: gm.nn.Transformer,
+    model: nn.Module,
     params: dict,
     prompts: Int[Array, "E P"],
     row_keys: Key[Array, "E"],
@@ -146,7 +146,7 @@ def _grow(cache: dict, by: int, end_index: int) -> dict:
 
 
 def _feed(
-    model: gm.nn.Transformer, params: dict, cache: dict, episodes: Episodes, start: int, stop: int
+    model: nn.Module, params: dict, cache: dict, episodes: Episodes, start: int, stop: int
 ) -> tuple[dict, Float[Array, "E V"]]:
     """Runs the transcript's tokens [start, stop) into the cache; logits for the token at `stop`."""
     size = cache["layer_0"]["k"].shape[1]
@@ -166,7 +166,7 @@ def _feed(
 
 
 def _decode(
-    model: gm.nn.Transformer,
+    model: nn.Module,
     params: dict,
     cache: dict,
     logits: Float[Array, "E V"],

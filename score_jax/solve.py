@@ -5,35 +5,25 @@ from __future__ import annotations
 import difflib
 import re
 
-import jax
 from etils import epath
 from rich.text import Text
 
 from score_jax import rollout
-from score_jax.checkpoint import Checkpoints
 from score_jax.config import config_of
-from score_jax.evaluate import choose, load_policy
+from score_jax.evaluate import load_one
 from score_jax.log import console
-from score_jax.pretrain import load_base
-from score_jax.task import load_task
 from score_jax.types import Problem
 
 
 def solve(workdir: epath.Path, problem: str, checkpoint: str = "best") -> list[str]:
     """Prints each attempt, with what changed since the one before marked, and returns them."""
     config = config_of(workdir)
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        if checkpoint == "stages":
-            raise ValueError("--checkpoint=stages means several; name one of base, latest, best or a step")
-        (step,) = choose(config, checkpoints, checkpoint).values()
-        task = load_task(config.task, config.data_dir or None)
-        actor, base = load_base(config, workdir, task, say=lambda _: None)
-        params = load_policy(config, checkpoints, step, base)
+    _, actor, params = load_one(config, workdir, checkpoint, say=lambda _: None)
     # Most tasks' prompts end in a line break, which is awkward to type.
-    end = "\n" if task.problems("train")[0].prompt.endswith("\n") else ""
+    end = "\n" if actor.task.problems("train")[0].prompt.endswith("\n") else ""
     problems = [Problem(id="given", prompt=problem.rstrip("\n") + end, gold="")]
     keys = rollout.row_keys(config.seed, "solve", 0, 1)
-    _, graded = rollout.roll_out(actor, jax.device_put(params), problems, keys, temperature=0.0)
+    _, graded = rollout.roll_out(actor, params, problems, keys, temperature=0.0)
     before = None
     for number, text in enumerate(graded.texts[0], start=1):
         console.print(Text(f"Attempt {number}  ", style="bold").append_text(marked(before, text)))

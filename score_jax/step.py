@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 
+import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from gemma import gm
 from jaxtyping import Array, Float, Int
 
 from score_jax import attempts as attempts_lib
+from score_jax import model as models
 from score_jax import objectives, policy
 from score_jax.kl import KLPenalty
 from score_jax.losses import PolicyGradientLoss, sft_loss
@@ -62,7 +63,7 @@ class Learner:
     """What of the update is fixed at compile time.
 
     Attributes:
-      model: the policy's architecture.
+      model: the policy's architecture, with its adapters.
       optimizer: see there.
       samples: K, samples per problem.
       kl_estimator: one of `kl.ESTIMATORS`.
@@ -72,7 +73,7 @@ class Learner:
       chunk: positions whose vocabulary-wide scores are held at a time.
     """
 
-    model: gm.nn.Transformer
+    model: nn.Module
     optimizer: Optimizer
     samples: int
     kl_estimator: str = "k1"
@@ -83,21 +84,26 @@ class Learner:
 
 
 def rl_loss(
-    params: dict, ref_params: dict, experience: Experience, objective: Objective, learner: Learner
+    trainable: dict,
+    frozen: dict,
+    ref_params: dict,
+    experience: Experience,
+    objective: Objective,
+    learner: Learner,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """The summed loss of some whole problems' episodes, and sums for the metrics."""
     episodes, count = experience.episodes, objective.attempts
+    params = models.join(learner.model, frozen, trainable)
+    head = lambda params: policy.head_of(learner.model, params, learner.temperature)
+    hidden = lambda params: policy.hidden_states(
+        models.for_params(learner.model, params), params, episodes.tokens, episodes.attempt
+    )
     score = lambda params, **reference: policy.score_tokens(
-        policy.head_of(learner.model, params, learner.temperature),
-        policy.hidden_states(learner.model, params, episodes.tokens, episodes.attempt),
-        episodes,
-        chunk=learner.chunk,
-        **reference,
+        head(params), hidden(params), episodes, chunk=learner.chunk, **reference
     )
     reference, ref_logp = None, episodes.logp
     if learner.kl_estimator == "full":
-        hidden = policy.hidden_states(learner.model, ref_params, episodes.tokens, episodes.attempt)
-        reference = policy.Reference(hidden, policy.head_of(learner.model, ref_params, learner.temperature))
+        reference = policy.Reference(hidden(ref_params), head(ref_params))
     else:
         ref_logp = score(ref_params).logp
     scores = score(params, reference=jax.lax.stop_gradient(reference))
@@ -128,6 +134,7 @@ def rl_loss(
 @functools.partial(jax.jit, static_argnames="learner", donate_argnames="state")
 def train_step(
     state: TrainState,
+    frozen: dict,
     ref_params: dict,
     experience: Experience,
     objective: Objective,
@@ -138,6 +145,15 @@ def train_step(
     """One update of the policy towards `objective`; the loss is the mean over the batch's episodes.
 
     Objective and learning rate are arguments: both stages of SCoRe run the same compiled step.
+
+    Args:
+      state: its parameters are what is trained.
+      frozen: the model's other parameters, {} where all are trained (`model.frozen_of`).
+      ref_params: all parameters of the reference policy.
+      experience: what the update learns from.
+      objective: what it is to maximise.
+      learning_rate: see `Optimizer`.
+      learner: what is fixed at compile time.
 
     Returns:
       The new state, and metrics: loss, grad_norm, sampler_gap (the largest |log-prob of the sampler − of the
@@ -154,7 +170,7 @@ def train_step(
 
     def accumulate(grads: dict, part: list[Array]) -> tuple[dict, tuple[Array, dict]]:
         (loss, sums), more = jax.value_and_grad(rl_loss, has_aux=True)(
-            state.params, ref_params, jax.tree.unflatten(experience_of, part), objective, learner
+            state.params, frozen, ref_params, jax.tree.unflatten(experience_of, part), objective, learner
         )
         return jax.tree.map(jnp.add, grads, more), (loss, sums)
 
@@ -193,7 +209,7 @@ def sft_step(
     examples: Examples,
     learning_rate: Float[Array, ""],
     *,
-    model: gm.nn.Transformer,
+    model: nn.Module,
     optimizer: Optimizer,
     chunk: int = 64,
 ) -> tuple[TrainState, dict[str, Array]]:

@@ -24,7 +24,8 @@ class Answer:
       value: as the grader compares it.
       start: index of its first character in the attempt's text.
       stop: index after its last character.
-      decided: no character from here on can change the answer or its reward.
+      decided: no character from here on can change the answer or its reward; beyond the text where even
+        going on instead of ending would.
     """
 
     value: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Sequence
 
 import jax
@@ -11,14 +12,15 @@ import ml_collections
 import numpy as np
 from etils import epath
 
+from score_jax import model as models
 from score_jax import objectives, prompts, rollout
+from score_jax.base import make_base
 from score_jax.checkpoint import Checkpoints, Note
 from score_jax.config import check_workdir, claim_workdir
 from score_jax.log import Metrics, Progress, by_attempt, say
 from score_jax.mesh import by_row, check_rows, data_mesh, everywhere
 from score_jax.metrics import summarize
 from score_jax.objectives import Objective
-from score_jax.pretrain import make_base
 from score_jax.rollout import Actor, Graded
 from score_jax.step import Learner, Optimizer, train_step
 from score_jax.task import first_of, load_task
@@ -65,17 +67,18 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     first_of(task.problems(config.evaluate.split), config.evaluate.problems, "config.evaluate.problems")
     actor, base = make_base(config, workdir, task, say=say)
     for split in ("train", config.evaluate.split):  # a prompt that is too long is to be known now
-        prompts.encode_prompts(actor.tokenizer, actor.task.problems(split), actor.slots)
+        prompts.encode_prompts(actor.format, actor.task.problems(split), actor.slots)
     claim_workdir(workdir, config)
-    base = jax.device_put(base, everywhere(devices))
     optimizer = Optimizer(**config.optimizer.to_dict())
     with Checkpoints(workdir / "checkpoints") as checkpoints:
-        params, begin = base, 0
+        adapters_key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(b"adapters"))
+        trainable = models.init_trainable(actor.model, base, adapters_key, config.train_dtype)
+        trainable, begin = jax.device_put(trainable, everywhere(devices)), 0
         for key in config.stages:
             stage = config[key]
             end = begin + stage.steps
             # A stage starts with a fresh optimiser; anywhere later it goes on from a checkpoint.
-            state = optimizer.init(jax.tree.map(jnp.copy, params)).replace(step=jnp.int32(begin))
+            state = optimizer.init(trainable).replace(step=jnp.int32(begin))
             state = jax.device_put(state, everywhere(devices))
             saved = [step for step in checkpoints.steps() if begin < step <= end]
             if saved:
@@ -85,11 +88,12 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
                     say(f"Resuming {stage.name} after step {saved[-1]}.")
                 reference = base
                 if stage.reference != "base":
-                    reference = checkpoints.restore(checkpoints.last(stage.reference), state).params
+                    earlier = checkpoints.restore(checkpoints.last(stage.reference), state).params
+                    reference = models.join(actor.model, models.frozen_of(actor.model, base), earlier)
                 state = train_stage(
-                    config, stage, actor, pool, state, reference, checkpoints, workdir, begin=begin
+                    config, stage, actor, pool, state, base, reference, checkpoints, workdir, begin=begin
                 )
-            params, begin = state.params, end
+            trainable, begin = state.params, end
     say(f"Done: {begin} updates; checkpoints lie in {workdir / 'checkpoints'}.")
 
 
@@ -99,6 +103,7 @@ def train_stage(
     actor: Actor,
     pool: Sequence[Problem],
     state: TrainState,
+    base: dict,
     reference: dict,
     checkpoints: Checkpoints,
     workdir: epath.Path,
@@ -108,6 +113,7 @@ def train_stage(
     """Runs a stage on `pool` from where `state` stands to its end; `begin` updates came before it."""
     devices = data_mesh()
     actor = actor.with_attempts(stage.attempts)
+    frozen = models.frozen_of(actor.model, base)
     objective = jax.tree.map(jnp.float32, objective_of(stage))
     samples = config.samples_per_problem * stage.samples_factor
     learner = Learner(
@@ -133,7 +139,7 @@ def train_stage(
             keys = rollout.row_keys(config.seed, "train", begin + step, len(problems))
             episodes, graded = rollout.roll_out(
                 actor,
-                state.params,
+                models.join(actor.model, frozen, state.params),
                 problems,
                 keys,
                 temperature=config.temperature,
@@ -143,7 +149,7 @@ def train_stage(
             experience = jax.device_put(experience, by_row(devices))
             rate = learning_rate_at(stage, step)
             state, numbers = train_step(
-                state, reference, experience, objective, jnp.float32(rate), learner=learner
+                state, frozen, reference, experience, objective, jnp.float32(rate), learner=learner
             )
             row = {"step": begin + step + 1, "stage": stage.name, "learning_rate": rate}
             row |= step_metrics(graded, numbers) | {"seconds": time.monotonic() - start}

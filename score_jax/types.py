@@ -77,7 +77,7 @@ class TrainState:
 
     Attributes:
       step: updates done so far, over all stages.
-      params: the policy's parameters.
+      params: those of the policy's parameters that are trained.
       opt_state: the optimiser's state.
     """
 

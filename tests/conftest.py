@@ -13,6 +13,7 @@ with jaxtyping.install_import_hook("score_jax", "beartype.beartype"):
     import score_jax.compare
     import score_jax.datasets.number_riddles
     import score_jax.evaluate
+    import score_jax.export
     import score_jax.pretrain
     import score_jax.report
     import score_jax.solve

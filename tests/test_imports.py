@@ -23,15 +23,16 @@ mesh  log  checkpoint  config
 compare
 task
 datasets.number_riddles
-tokenizer
+tokenizer  model  chat
 policy
 sampling
 prompts
 rollout
 step
-pretrain
+pretrain  released
+base
 train  evaluate
-solve
+solve  export
 __main__
 """
 FLOOR_OF = {

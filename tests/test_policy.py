@@ -11,6 +11,7 @@ import pytest
 import tiny
 from gemma import gm
 
+from score_jax import model as models
 from score_jax import policy
 from score_jax.types import CONTEXT, PADDING, Episodes
 
@@ -155,7 +156,7 @@ def test_positions_count_what_stands_there():
 def test_small_gemma_is_gemma_3_in_small():
     config = {"layers": 3, "width": 16, "hidden_width": 24, "heads": 2, "head_width": 8, "kv_heads": 1}
     config |= {"sliding_window": 4, "dtype": "bfloat16"}
-    small = policy.small_gemma(ml_collections.ConfigDict(config), vocab_size=50)
+    small = models.small_gemma(ml_collections.ConfigDict(config), vocab_size=50)
     kinds = gm.nn.config.AttentionType
     assert small.config.attention_types == (kinds.LOCAL_SLIDING, kinds.LOCAL_SLIDING, kinds.GLOBAL)
     assert small.dtype == jnp.bfloat16

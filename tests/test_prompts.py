@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from score_jax import prompts
+from score_jax.chat import plain
 from score_jax.sampling import Slots
 from score_jax.task import Answer, Demonstration
 from score_jax.types import CONTEXT, PADDING, Problem
@@ -24,13 +25,13 @@ def problems(count: int = 4) -> list[Problem]:
 
 
 def test_make_slots_encodes_the_tasks_instruction(tokenizer):
-    slots = prompts.make_slots(tokenizer, TASK, prompt=70, attempt=40, attempts=3)
+    slots = prompts.make_slots(plain(tokenizer), TASK, prompt=70, attempt=40, attempts=3)
     assert (slots.prompt, slots.attempt, slots.attempts) == (70, 40, 3)
     assert tokenizer.decode(list(slots.instruction)) == TASK.instruction
 
 
 def test_prompts_are_padded_on_the_left(tokenizer):
-    rows = prompts.encode_prompts(tokenizer, problems(), Slots(90, 1, (), 1))
+    rows = prompts.encode_prompts(plain(tokenizer), problems(), Slots(90, 1, (), 1))
     assert rows.shape == (4, 90)
     special = tokenizer.special_tokens
     for row, problem in zip(rows.tolist(), problems(), strict=True):
@@ -43,12 +44,12 @@ def test_prompts_are_padded_on_the_left(tokenizer):
 def test_a_prompt_may_fill_its_slot_but_nothing_is_cut(tokenizer):
     lengths = {p.id: len(tokenizer.encode(p.prompt, add_bos=True)) for p in problems(40)}
     longest = max(lengths, key=lengths.get)
-    prompts.encode_prompts(tokenizer, problems(40), Slots(lengths[longest], 1, (), 1))
+    prompts.encode_prompts(plain(tokenizer), problems(40), Slots(lengths[longest], 1, (), 1))
     slot = min(lengths.values())
     count = sum(length > slot for length in lengths.values())
     assert 0 < count < 40
     with pytest.raises(ValueError) as refused:
-        prompts.encode_prompts(tokenizer, problems(40), Slots(slot, 1, (), 1))
+        prompts.encode_prompts(plain(tokenizer), problems(40), Slots(slot, 1, (), 1))
     assert str(refused.value) == (
         f"config.slots.prompt = {slot}: {count} of 40 prompts are longer, the longest is {longest!r} "
         f"with {lengths[longest]} tokens; shorten them, or train with "
@@ -57,14 +58,16 @@ def test_a_prompt_may_fill_its_slot_but_nothing_is_cut(tokenizer):
 
 
 def test_demonstrations_stand_where_samples_would(tokenizer):
-    slots = prompts.make_slots(tokenizer, TASK, prompt=90, attempt=80, attempts=2)
+    slots = prompts.make_slots(plain(tokenizer), TASK, prompt=90, attempt=80, attempts=2)
     rng = np.random.default_rng(0)
     demonstrations = [TASK.demonstration(problem, rng) for problem in problems(20)]
     tokens, attempt, weight = prompts.encode_demonstrations(
-        tokenizer, TASK, problems(20), demonstrations, slots
+        plain(tokenizer), TASK, problems(20), demonstrations, slots
     )
     assert tokens.shape == attempt.shape == weight.shape == (20, slots.length)
-    np.testing.assert_array_equal(tokens[:, :90], prompts.encode_prompts(tokenizer, problems(20), slots))
+    np.testing.assert_array_equal(
+        tokens[:, :90], prompts.encode_prompts(plain(tokenizer), problems(20), slots)
+    )
     np.testing.assert_array_equal(attempt[:, :90] == CONTEXT, tokens[:, :90] != tokenizer.special_tokens.PAD)
     between = slice(90 + 80, slots.start(2))
     np.testing.assert_array_equal(tokens[:, between], np.tile(slots.instruction, (20, 1)))
@@ -94,7 +97,7 @@ def test_a_demonstration_longer_than_its_slot_is_refused(tokenizer):
     needed = len(tokenizer.encode(text)) + 1
     demonstration = Demonstration((text,), (True,))
     encode = lambda slot: prompts.encode_demonstrations(
-        tokenizer, TASK, problems(1), [demonstration], Slots(90, slot, (), 1)
+        plain(tokenizer), TASK, problems(1), [demonstration], Slots(90, slot, (), 1)
     )
     encode(needed)
     with pytest.raises(ValueError) as refused:
@@ -127,8 +130,8 @@ def test_token_at_equals_counting_characters(tokenizer, text, add_eos):
     text = tokenizer.decode(ids)  # what it does not know looks otherwise there
     assert len(owners) == len(text)
     for char, owner in enumerate(owners):
-        assert prompts.token_at(tokenizer, ids, char) == owner
-    assert prompts.token_at(tokenizer, ids, len(text)) == len(ids)
+        assert prompts.token_at(plain(tokenizer), ids, char) == owner
+    assert prompts.token_at(plain(tokenizer), ids, len(text)) == len(ids)
 
 
 @settings(deadline=None)
@@ -137,7 +140,7 @@ def test_decisive_tokens_are_those_up_to_the_answers_last(tokenizer, before, aft
     text = f"{before}Final Answer: The final answer is $12$ {after}"
     ids = tokenizer.encode(text, add_eos=add_eos)
     answer = TASK.answer(tokenizer.decode(ids))
-    count = prompts.decisive_tokens(tokenizer, ids, answer)
+    count = prompts.decisive_tokens(plain(tokenizer), ids, answer)
     # The fewest leading tokens whose text already has the answer, to its end.
     read = lambda n: TASK.answer(tokenizer.decode(ids[:n]))
     assert count == next(n for n in range(len(ids) + 1) if read(n) is not None and read(n) == answer)
@@ -145,7 +148,7 @@ def test_decisive_tokens_are_those_up_to_the_answers_last(tokenizer, before, aft
 
 def test_without_an_answer_every_token_is_decisive(tokenizer):
     ids = tokenizer.encode("Check: no answer.", add_eos=True)
-    assert prompts.decisive_tokens(tokenizer, ids, None) == len(ids)
-    assert prompts.decisive_tokens(tokenizer, [], None) == 0
+    assert prompts.decisive_tokens(plain(tokenizer), ids, None) == len(ids)
+    assert prompts.decisive_tokens(plain(tokenizer), [], None) == 0
     beyond = Answer("1", 0, 1, decided=99)  # a task whose grader reads to the end
-    assert prompts.decisive_tokens(tokenizer, ids, beyond) == len(ids)
+    assert prompts.decisive_tokens(plain(tokenizer), ids, beyond) == len(ids)

@@ -11,11 +11,11 @@ import pytest
 from etils import epath
 
 from score_jax.__main__ import main
+from score_jax.base import load_base
 from score_jax.checkpoint import Checkpoints
 from score_jax.config import load_config
 from score_jax.datasets.number_riddles import NumberRiddles
 from score_jax.evaluate import load_policy
-from score_jax.pretrain import load_base
 from score_jax.step import Optimizer
 from score_jax.task import load_task
 
@@ -81,9 +81,9 @@ def state_at(workdir, folder, step):
 def params_at(workdir, folder, step):
     args = options(folder)
     config = load_config(args[0].removeprefix("--config="), args[1:])
-    _, base = load_base(config, epath.Path(workdir), load_task(config.task, config.data_dir))
+    actor, base = load_base(config, epath.Path(workdir), load_task(config.task, config.data_dir))
     with Checkpoints(epath.Path(workdir) / "checkpoints") as checkpoints:
-        return jax.tree.map(np.asarray, load_policy(config, checkpoints, step, base))
+        return jax.tree.map(np.asarray, load_policy(config, checkpoints, step, actor, base))
 
 
 def test_a_run_leaves_what_the_readme_promises(run):

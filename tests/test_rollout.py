@@ -9,6 +9,7 @@ import pytest
 import tiny
 
 from score_jax import mesh, prompts, rollout
+from score_jax.chat import plain
 from score_jax.rollout import Actor, Graded, row_keys
 from score_jax.types import CONTEXT, PADDING, Episodes, Problem
 
@@ -18,8 +19,8 @@ TASK = tiny.Riddles()
 @pytest.fixture(scope="module")
 def actor(tmp_path_factory):
     tokenizer = tiny.tokenizer(tmp_path_factory.mktemp("tokenizer"))
-    slots = prompts.make_slots(tokenizer, TASK, prompt=80, attempt=30, attempts=2)
-    return Actor(tiny.model(tokenizer.vocab_size), tokenizer, TASK, slots)
+    slots = prompts.make_slots(plain(tokenizer), TASK, prompt=80, attempt=30, attempts=2)
+    return Actor(tiny.model(tokenizer.vocab_size), plain(tokenizer), TASK, slots)
 
 
 def data(keys) -> list[tuple]:
@@ -52,12 +53,12 @@ def written(actor) -> tuple[list[Problem], Episodes]:
     problems = [
         Problem(id=str(row), prompt="What is my number?\n", gold="13") for row in range(len(ATTEMPTS))
     ]
-    tokens = np.full((len(ATTEMPTS), actor.slots.length), actor.tokenizer.special_tokens.PAD, np.int32)
+    tokens = np.full((len(ATTEMPTS), actor.slots.length), actor.format.tokenizer.special_tokens.PAD, np.int32)
     attempt = np.full_like(tokens, PADDING)
     attempt[:, actor.slots.prompt - 3 : actor.slots.prompt] = CONTEXT
     for row, texts in enumerate(ATTEMPTS):
         for number, (text, ended) in enumerate(texts, start=1):
-            ids = actor.tokenizer.encode(text, add_eos=ended)
+            ids = actor.format.tokenizer.encode(text, add_eos=ended)
             place = slice(actor.slots.start(number), actor.slots.start(number) + len(ids))
             tokens[row, place], attempt[row, place] = ids, number
     return problems, Episodes(*map(jnp.array, (tokens, attempt, np.zeros(tokens.shape, np.float32))))
@@ -77,14 +78,14 @@ def test_grade(actor):
     assert graded.finished.tolist() == [[ended for _, ended in texts] for texts in ATTEMPTS]
     for row, column in itertools.product(range(len(ATTEMPTS)), range(2)):
         text, ended = ATTEMPTS[row][column]
-        ids = actor.tokenizer.encode(text, add_eos=ended)
+        ids = actor.format.tokenizer.encode(text, add_eos=ended)
         count = graded.decisive[row, column]
         if ANSWERS[row][column] is None:
             assert count == len(ids)
         else:
-            assert TASK.answer(actor.tokenizer.decode(ids[:count])) is not None
-            assert TASK.answer(actor.tokenizer.decode(ids[: count - 1])) is None
-    assert graded.decisive[0, 0] < len(actor.tokenizer.encode(ATTEMPTS[0][0][0]))  # the check is left out
+            assert TASK.answer(actor.format.text(ids[:count])) is not None
+            assert TASK.answer(actor.format.text(ids[: count - 1])) is None
+    assert graded.decisive[0, 0] < len(actor.format.attempt(ATTEMPTS[0][0][0])) - 1  # the check is left out
 
 
 def test_experience_marks_the_leading_tokens_of_each_attempt(actor):
@@ -121,18 +122,16 @@ def test_with_attempts_changes_the_number_of_attempts_alone(actor):
     more = actor.with_attempts(5)
     assert (more.slots.attempts, more.slots.prompt, more.slots.attempt) == (5, 80, 30)
     assert more.slots.instruction == actor.slots.instruction
-    assert (more.model, more.tokenizer, more.task) == (actor.model, actor.tokenizer, actor.task)
+    assert (more.model, more.format, more.task) == (actor.model, actor.format, actor.task)
 
 
 def test_roll_out_samples_each_problem_and_grades_what_was_sampled(actor):
-    params = tiny.params(actor.tokenizer.vocab_size)
+    params = tiny.params(actor.format.tokenizer.vocab_size)
     problems = [problem for problem in TASK.problems("test")[:4] for _ in range(2)]  # K = 2
     keys = row_keys(0, "stage1", 7, len(problems))
     episodes, graded = rollout.roll_out(actor, params, problems, keys, temperature=1.0)
     tokens, attempt = read(episodes)
-    np.testing.assert_array_equal(
-        tokens[:, :80], prompts.encode_prompts(actor.tokenizer, problems, actor.slots)
-    )
+    np.testing.assert_array_equal(tokens[:, :80], prompts.encode_prompts(actor.format, problems, actor.slots))
     again = rollout.grade(actor, problems, tokens, attempt)
     assert (graded.problems, graded.texts, graded.answers) == (problems, again.texts, again.answers)
     for name in ("rewards", "finished", "decisive"):

@@ -38,8 +38,8 @@ def experience() -> Experience:
 @functools.cache
 def rl_grad(learner: Learner):
     """The gradient that `train_step` takes."""
-    fn = jax.jit(jax.grad(step.rl_loss, has_aux=True), static_argnums=4)
-    return lambda experience, objective: fn(PARAMS, REF_PARAMS, experience, objective, learner)[0]
+    fn = jax.jit(jax.grad(step.rl_loss, has_aux=True), static_argnums=5)
+    return lambda experience, objective: fn(PARAMS, {}, REF_PARAMS, experience, objective, learner)[0]
 
 
 @jax.jit
@@ -133,7 +133,7 @@ def test_what_stands_in_the_padding_changes_nothing():
 def train(learner=LEARNER, objective=OBJECTIVE, rate=1e-2, data=None, put=lambda state, data: (state, data)):
     """One `train_step` from the same start."""
     state, data = put(OPTIMIZER.init(tiny.copy(PARAMS)), data or experience())
-    return step.train_step(state, REF_PARAMS, data, objective, jnp.float32(rate), learner=learner)
+    return step.train_step(state, {}, REF_PARAMS, data, objective, jnp.float32(rate), learner=learner)
 
 
 def assert_same_update(found, expected):
@@ -177,7 +177,7 @@ def test_later_updates_on_a_mesh_compile_nothing():
     data = jax.device_put(experience(), mesh.by_row(devices))
     compiled = []
     for _ in range(3):
-        state, _ = step.train_step(state, reference, data, OBJECTIVE, jnp.float32(1e-2), learner=LEARNER)
+        state, _ = step.train_step(state, {}, reference, data, OBJECTIVE, jnp.float32(1e-2), learner=LEARNER)
         compiled.append(step.train_step._cache_size())
     assert compiled[0] == compiled[2]
 

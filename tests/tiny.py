@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import sentencepiece
+from gemma import gm
 
-from score_jax import policy
+from score_jax import model as models
 from score_jax.datasets import number_riddles
 from score_jax.sampling import Slots
 from score_jax.tokenizer import train_tokenizer
@@ -31,8 +33,65 @@ def model(vocab: int = VOCAB, softcap: float | None = None):
             "sliding_window": 4, "dtype": "float32",
         }
     )  # fmt: skip
-    gemma = policy.small_gemma(config, vocab)
+    gemma = models.small_gemma(config, vocab)
     return gemma.clone(config=dataclasses.replace(gemma.config, final_logit_softcap=softcap))
+
+
+_KINDS = gm.nn.config.AttentionType
+_SHAPE = {
+    "num_embed": VOCAB, "embed_dim": 16, "hidden_dim": 24, "num_heads": 2, "head_dim": 8, "num_kv_heads": 1,
+    "use_post_attn_norm": True, "use_post_ffw_norm": True, "sliding_window_size": 4,
+}  # fmt: skip
+
+
+class TinyGemma2(gm.nn.Transformer):
+    """Gemma 2 in small: both soft-caps, no query-key norm."""
+
+    config: gm.nn.config.TransformerConfig = gm.nn.config.TransformerConfig(
+        **_SHAPE | {"num_embed": 320},
+        final_logit_softcap=30.0,
+        attn_logits_soft_cap=50.0,
+        attention_types=(_KINDS.LOCAL_SLIDING, _KINDS.GLOBAL),
+    )
+    INFO = gm.nn.Gemma2_2B.INFO
+
+
+class TinyGemma3(gm.nn.Transformer):
+    """Gemma 3 in small."""
+
+    config: gm.nn.config.TransformerConfig = gm.nn.config.TransformerConfig(
+        **_SHAPE | {"num_embed": 320},
+        final_logit_softcap=None,
+        use_qk_norm=True,
+        transpose_gating_einsum=True,
+        attention_types=(_KINDS.LOCAL_SLIDING, _KINDS.GLOBAL),
+    )
+    INFO = gm.nn.Gemma3_1B.INFO
+
+
+def gemma4():
+    """Gemma 4 in small: inputs per layer, and two layers that use the keys and values of two before them."""
+    large = gm.nn.Gemma4_E2B().config
+    kinds = type(large.attention_types[0])
+    config = dataclasses.replace(
+        large,
+        **_SHAPE,
+        num_global_kv_heads=None,
+        global_key_size=12,
+        per_layer_input_dim=4,
+        override_kv_shared_ffw_hidden=20,
+        attention_types=(kinds.LOCAL_SLIDING, kinds.GLOBAL) * 2,
+        kv_cache_sharing_config=dataclasses.replace(large.kv_cache_sharing_config, frac_shared_layers=0.5),
+    )
+    return gm.nn.Gemma4_E2B(config=config, dtype=jnp.float32)
+
+
+def _clone(cls):
+    gemma = cls(dtype=jnp.float32)
+    return gemma.clone(config=dataclasses.replace(gemma.config, num_embed=VOCAB))
+
+
+FAMILIES = {"gemma2": _clone(TinyGemma2), "gemma3": _clone(TinyGemma3), "gemma4": gemma4()}
 
 
 @functools.cache
@@ -117,6 +176,38 @@ class Riddles(number_riddles.NumberRiddles):
         return [Problem(**row) for row in rows]
 
 
+class EvenRiddles(Riddles):
+    """What even a random model is sometimes paid for: an even number of characters."""
+
+    def reward(self, problem: Problem, text: str) -> float:
+        return float(len(text) % 2 == 0)
+
+
 def tokenizer(directory):
     """A vocabulary of 300 over the default task's texts."""
     return train_tokenizer(Riddles().corpus(200), directory / "tokenizer.model", vocab_size=300)
+
+
+def released_tokenizer(path, version: int):
+    """A file with a small vocabulary and the special tokens of Gemma 2's, 3's or 4's where they belong."""
+    special = getattr(gm.text, f"Gemma{version}Tokenizer").special_tokens
+    marks = ("<|turn>", "<turn|>") if version == 4 else ("<start_of_turn>", "<end_of_turn>")
+    symbols = ["<mask>"] + [f"<unused{i}>" for i in range(special.START_OF_TURN - special.MASK - 1)]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=Riddles().corpus(200),
+        model_prefix=str(path.with_suffix("")),
+        model_type="bpe",
+        vocab_size=300,
+        pad_id=special.PAD,
+        eos_id=special.EOS,
+        bos_id=special.BOS,
+        unk_id=special.UNK,
+        user_defined_symbols=[*symbols, *marks, "\n"],
+        split_digits=True,
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+        character_coverage=1.0,
+        minloglevel=2,
+    )
+    return path
