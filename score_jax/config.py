@@ -27,7 +27,7 @@ _POSITIVE = (
     *("log.every", "log.transcript_every"),
 )
 # What may change between two commands on one work directory: how much is shown, and where things lie.
-_FREE = ("evaluate", "log", "base_dir", "data_dir")
+_FREE = ("evaluate", "log", "base_dir", "data_dir", "files")
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
@@ -103,6 +103,13 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     def among(field: str, choices: Sequence[str]) -> None:
         require(field, value(field) in choices, f"choose one of {', '.join(choices)}")
 
+    for section, where in (("files", config), ("evaluate.files", config.get("evaluate", {}))):
+        files = where.get("files")
+        if not isinstance(files, ml_collections.ConfigDict):
+            raise ValueError(f"config.{section} = {files!r}: must be a ConfigDict of paths, maybe empty")
+        for name in files:
+            require(f"{section}.{name}", isinstance(files[name], str), "must be the path of a file, or ''")
+    require("evaluate.task", isinstance(value("evaluate.task"), str), "write it as 'package.module:Class'")
     positive(*_POSITIVE)
     not_negative("evaluate.temperature", "evaluate.problems")
     require(

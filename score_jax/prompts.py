@@ -24,12 +24,12 @@ def make_slots(
 def encode_prompts(
     tokenizer: gm.text.Tokenizer, problems: Sequence[Problem], slots: Slots
 ) -> Int[np.ndarray, "B P"]:
-    """Prompts, left-padded.
+    """Prompts, left-padded. A given first attempt and the instruction that follows it belong to the prompt.
 
     Raises:
       ValueError: a prompt is longer than its slot; nothing is cut.
     """
-    encoded = [tokenizer.encode(problem.prompt, add_bos=True) for problem in problems]
+    encoded = [_prompt_ids(tokenizer, problem, slots) for problem in problems]
     too_long = [(p.id, len(ids)) for p, ids in zip(problems, encoded, strict=True) if len(ids) > slots.prompt]
     if too_long:
         id_, length = max(too_long, key=lambda pair: pair[1])
@@ -42,6 +42,14 @@ def encode_prompts(
     for row, ids in zip(tokens, encoded, strict=True):
         row[slots.prompt - len(ids) :] = ids
     return tokens
+
+
+def _prompt_ids(tokenizer: gm.text.Tokenizer, problem: Problem, slots: Slots) -> list[int]:
+    """What stands before the model's first own token: token for token as in an episode."""
+    ids = tokenizer.encode(problem.prompt, add_bos=True)
+    if problem.first is None:
+        return ids
+    return [*ids, *tokenizer.encode(problem.first, add_eos=True), *slots.instruction]
 
 
 def encode_demonstrations(

@@ -15,7 +15,7 @@ from score_jax.config import config_of
 from score_jax.evaluate import choose, load_policy
 from score_jax.log import console
 from score_jax.pretrain import load_base
-from score_jax.task import load_task
+from score_jax.task import training_task
 from score_jax.types import Problem
 
 
@@ -26,7 +26,7 @@ def solve(workdir: epath.Path, problem: str, checkpoint: str = "best") -> list[s
         if checkpoint == "stages":
             raise ValueError("--checkpoint=stages means several; name one of base, latest, best or a step")
         (step,) = choose(config, checkpoints, checkpoint).values()
-        task = load_task(config.task, config.data_dir or None)
+        task = training_task(config)
         actor, base = load_base(config, workdir, task, say=lambda _: None)
         params = load_policy(config, checkpoints, step, base)
     # Most tasks' prompts end in a line break, which is awkward to type.

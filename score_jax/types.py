@@ -24,20 +24,46 @@ CONTEXT = 0  # in `Episodes.attempt`: given to the model, not sampled by it
 
 
 @dataclasses.dataclass(frozen=True)
+class Tests:
+    """What a program has to pass. All fields are Python source, empty where there is nothing.
+
+    Attributes:
+      entry: name of the function that the tests call.
+      shown: tests that stand in the prompt.
+      hidden: tests that are held back.
+      check: the call that runs the hidden tests, where they only define a function.
+      setup: what stands before the tests.
+    """
+
+    entry: str
+    shown: str = ""
+    hidden: str = ""
+    check: str = ""
+    setup: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Problem:
     """One problem of a task.
 
     Attributes:
       id: unique over all splits of the task.
       prompt: the text that the model is shown before its first attempt.
-      gold: the right answer, as the task's grader reads it.
+      gold: the right answer, as the task's grader reads it; of a code problem the reference program.
       level: difficulty, 1 is the easiest.
+      subject: the field that it belongs to, where the task has such.
+      tests: what decides about a program, in a code problem.
+      first: text of a given first attempt: the model is shown it and the correction instruction as part of
+        the prompt, so that the first attempt that it makes itself is the correction.
     """
 
     id: str
     prompt: str
     gold: str
     level: int = 1
+    subject: str = ""
+    tests: Tests | None = None
+    first: str | None = None
 
 
 @flax.struct.dataclass

@@ -1,0 +1,60 @@
+"""What the maths benchmarks share: the prompt, how an answer is read, and the grader."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+from score_jax import instructions
+from score_jax.datasets.published import Example, PublishedTask
+from score_jax.task import Answer, Grade
+from score_jax.types import Problem
+
+
+class MathsTask(PublishedTask):
+    """Maths problems with one final answer each, graded by mathematical equality."""
+
+    instruction = instructions.MATH_CORRECTION
+
+    @functools.cached_property
+    def grader(self) -> Any:
+        """Has `grade(golds, answers)`, a verdict for each pair, and `check_gold(gold)`.
+
+        Made when it is first asked for: it starts worker processes, which reading problems needs not.
+        """
+        return importlib.import_module("score_jax.rewards.math_reward").MathGrader()
+
+    def problem(self, example: Example) -> Problem:
+        return Problem(
+            id=example.id,
+            prompt=instructions.math_prompt(example.text),
+            gold=example.gold,
+            level=example.level,
+            subject=example.subject,
+        )
+
+    def check_gold(self, gold: str) -> None:
+        self.grader.check_gold(gold)
+
+    def answer(self, text: str) -> Answer | None:
+        """The one final answer of `text`."""
+        return importlib.import_module("score_jax.rewards.math_answer").final_answer(text)
+
+    def reward(self, problem: Problem, text: str) -> float:
+        return self.grade([problem], [text])[0].reward
+
+    def grade(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]:
+        """All answers in one call of the grader; what is no answer, or has no gold answer, earns nothing.
+
+        The notes name the verdict of an answer that earned nothing.
+        """
+        answers = [self.answer(text) for text in texts]
+        asked = [i for i, answer in enumerate(answers) if answer is not None and problems[i].gold]
+        verdicts = self.grader.grade([problems[i].gold for i in asked], [answers[i].value for i in asked])
+        grades = [Grade(0.0)] * len(texts)
+        for index, verdict in zip(asked, verdicts, strict=True):
+            notes = {} if verdict.reward == 1.0 else {verdict.name.lower(): 1.0}
+            grades[index] = Grade(float(verdict.reward), notes)
+        return grades
