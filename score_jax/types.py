@@ -25,20 +25,18 @@ CONTEXT = 0  # in `Episodes.attempt`: given to the model, not sampled by it
 
 @dataclasses.dataclass(frozen=True)
 class Tests:
-    """What a program has to pass. All fields are Python source, empty where there is nothing.
+    """What a program has to pass.
 
     Attributes:
-      entry: name of the function that the tests call.
-      shown: tests that stand in the prompt.
-      hidden: tests that are held back.
-      check: the call that runs the hidden tests, where they only define a function.
-      setup: what stands before the tests.
+      entry: the names that the tests use of the program.
+      shown: source of the tests that stand in the prompt, "" if there are none.
+      hidden: source of the tests that are held back, "" if there are none.
+      setup: source that runs before either of them.
     """
 
-    entry: str
+    entry: tuple[str, ...]
     shown: str = ""
     hidden: str = ""
-    check: str = ""
     setup: str = ""
 
 

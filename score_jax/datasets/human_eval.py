@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from score_jax import instructions
 from score_jax.datasets import published
-from score_jax.datasets.programs import ProgramsTask, functions_of, parse, tests_to_json
+from score_jax.datasets.programs import ProgramsTask, definitions, parse, tests_to_json
 from score_jax.datasets.published import Example, Row, read_rows, unix
 from score_jax.types import Problem, Tests
 
@@ -20,7 +20,7 @@ def shown_examples(source: str, entry: str) -> str:
     What an example expects is compared as a value. An example that expects nothing, or something that is no
     Python expression, is left out: it does not say what is right.
     """
-    docstrings = [ast.get_docstring(node) or "" for node in functions_of(source) if node.name == entry]
+    docstrings = [ast.get_docstring(node) or "" for node in definitions(source) if node.name == entry]
     try:
         examples = doctest.DocTestParser().get_examples(docstrings[-1])
     except ValueError:  # no doctest, for all its >>>
@@ -53,10 +53,10 @@ def _example(row: Row) -> Example:
     source, entry, hidden = unix(row.get("prompt")), row.get("entry_point"), unix(row.get("test"))
     for name, text, function in (("prompt", source, entry), ("test", hidden, "check")):
         try:
-            functions = functions_of(text)
+            defined = [node.name for node in definitions(text)]
         except ValueError as error:
             raise ValueError(f"{row.name}: its {name} is {error}; mend the row") from error
-        if function not in [node.name for node in functions]:
+        if function not in defined:
             raise ValueError(f"{row.name}: its {name} does not define {function!r}; mend the row")
     return Example(
         id=row.get("task_id"),
@@ -64,10 +64,9 @@ def _example(row: Row) -> Example:
         gold=source + unix(row.get("canonical_solution")),
         tests=tests_to_json(
             Tests(
-                entry=entry,
+                entry=(entry,),
                 shown=shown_examples(source, entry),
-                hidden=hidden,
-                check=f"check({entry})",
+                hidden=f"{hidden.rstrip()}\n\ncheck({entry})\n",
                 setup=source,
             )
         ),
@@ -79,8 +78,8 @@ class HumanEval(ProgramsTask):
     """HumanEval, zero-shot: a test split alone.
 
     The benchmark's own tests are all held back and alone decide, so that the accuracy is the published
-    measure. The docstrings' examples are scored apart: some problems have none, and some examples do not
-    hold for the reference program's own reading of its task.
+    measure. The docstrings' examples are scored apart: most problems have none that could be run, and that
+    of HumanEval/47 does not hold for its own reference program.
     """
 
     builder = Builder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from score_jax import instructions
 from score_jax.datasets.published import Example, PublishedTask
@@ -17,6 +17,9 @@ class MathsTask(PublishedTask):
     """Maths problems with one final answer each, graded by mathematical equality."""
 
     instruction = instructions.MATH_CORRECTION
+
+    #: Verdicts that say more than that an answer is wrong; each is a note.
+    faults: ClassVar = ("refused", "timeout", "crashed")
 
     @functools.cached_property
     def grader(self) -> Any:
@@ -46,15 +49,14 @@ class MathsTask(PublishedTask):
         return self.grade([problem], [text])[0].reward
 
     def grade(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]:
-        """All answers in one call of the grader; what is no answer, or has no gold answer, earns nothing.
-
-        The notes name the verdict of an answer that earned nothing.
-        """
+        """All answers in one call of the grader; no answer earns nothing. The notes are `faults`."""
         answers = [self.answer(text) for text in texts]
-        asked = [i for i, answer in enumerate(answers) if answer is not None and problems[i].gold]
-        verdicts = self.grader.grade([problems[i].gold for i in asked], [answers[i].value for i in asked])
-        grades = [Grade(0.0)] * len(texts)
-        for index, verdict in zip(asked, verdicts, strict=True):
-            notes = {} if verdict.reward == 1.0 else {verdict.name.lower(): 1.0}
-            grades[index] = Grade(float(verdict.reward), notes)
-        return grades
+        golds = [problem.gold for problem in problems]
+        verdicts = self.grader.grade(golds, [answer.value if answer else None for answer in answers])
+        return [
+            Grade(
+                float(verdict.reward),
+                {name: float(verdict.name.lower() == name) for name in self.faults},
+            )
+            for verdict in verdicts
+        ]

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from score_jax import instructions
 from score_jax.datasets import published
-from score_jax.datasets.programs import ProgramsTask, functions_of, parse, tests_of, tests_to_json
+from score_jax.datasets.programs import ProgramsTask, definitions, parse, tests_of, tests_to_json
 from score_jax.datasets.published import Example, Row, read_rows, unix
 from score_jax.types import Tests
 
@@ -57,7 +57,7 @@ def _example(row: Row) -> Example:
         gold=code,
         tests=tests_to_json(
             Tests(
-                entry=entry_of(row, code, [*shown, *hidden]),
+                entry=entry_of(row, code, [setup, *shown, *hidden]),
                 shown="\n".join(shown),
                 hidden="\n".join(hidden),
                 setup=setup,
@@ -67,15 +67,17 @@ def _example(row: Row) -> Example:
     )
 
 
-def entry_of(row: Row, code: str, tests: Sequence[str]) -> str:
-    """The one function of the reference program that every test calls."""
-    common = {function.name for function in functions_of(code)}
-    for test in tests:
-        calls = (node.func for node in ast.walk(parse(test)) if isinstance(node, ast.Call))
-        common &= {call.id for call in calls if isinstance(call, ast.Name)}
-    if len(common) != 1:
-        raise ValueError(f"{row.name}: its tests call {sorted(common)} of its code, not one function")
-    return common.pop()
+def entry_of(row: Row, code: str, tests: Sequence[str]) -> tuple[str, ...]:
+    """The names that tests use of the reference program: of its functions and classes, in its order.
+
+    Raises:
+      ValueError: they use none; names the row.
+    """
+    used = {node.id for test in tests for node in ast.walk(parse(test)) if isinstance(node, ast.Name)}
+    entry = tuple(node.name for node in definitions(code) if node.name in used)
+    if not entry:
+        raise ValueError(f"{row.name}: its tests use nothing that its code defines; mend the row")
+    return entry
 
 
 def few_shot(examples: Sequence[Example]) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import abc
 import ast
+import dataclasses
 import functools
 import importlib
 import json
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from score_jax import instructions
@@ -68,19 +69,26 @@ def parse(source: str, mode: str = "exec") -> ast.AST:
             raise ValueError(f"no Python: {error}") from error
 
 
-def functions_of(source: str) -> list[ast.FunctionDef]:
-    """The functions that `source` defines, not those inside others."""
-    return [node for node in parse(source).body if isinstance(node, ast.FunctionDef)]
+def definitions(source: str) -> list[ast.FunctionDef | ast.ClassDef]:
+    """The functions and classes that `source` defines, not those inside others."""
+    return [node for node in parse(source).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
 
 
 def tests_to_json(tests: Tests) -> str:
     """As `Example.tests` holds them."""
-    return json.dumps({name: getattr(tests, name) for name in sorted(Tests.__dataclass_fields__)})
+    return json.dumps(dataclasses.asdict(tests))
 
 
 def tests_of(example: Example) -> Tests:
     """The tests of a code example."""
-    return Tests(**json.loads(example.tests))
+    fields = json.loads(example.tests)
+    return Tests(entry=tuple(fields.pop("entry")), **fields)
+
+
+def groups_of(tests: Tests) -> dict[str, str]:
+    """The groups of tests that a problem has: source by name."""
+    groups = {"shown": tests.shown, "hidden": tests.hidden}
+    return {name: source for name, source in groups.items() if source}
 
 
 class ProgramsTask(PublishedTask):
@@ -94,7 +102,7 @@ class ProgramsTask(PublishedTask):
     @functools.cached_property
     def sandbox(self) -> Any:
         """Has `run(jobs)`, which gives a verdict for each job. Made when the first program is to be run."""
-        return importlib.import_module("score_jax.rewards.sandbox").Sandbox(workers=os.cpu_count())
+        return importlib.import_module("score_jax.rewards.sandbox.pool").Sandbox(workers=os.cpu_count())
 
     @abc.abstractmethod
     def prompt(self, example: Example) -> str:
@@ -127,8 +135,8 @@ class ProgramsTask(PublishedTask):
     def grade(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]:
         """All programs in one call of the sandbox; what is no program, or has no tests, earns nothing.
 
-        The notes are what became of a program that did not pass, and "shown_only": it passes the tests that
-        the prompt shows and not those held back.
+        The notes are the first fault that a program was found with, and "shown_only": it passes the tests
+        that the prompt shows and not those held back.
         """
         answers = [self.answer(text) for text in texts]
         asked = [i for i, answer in enumerate(answers) if answer is not None and problems[i].tests]
@@ -136,24 +144,26 @@ class ProgramsTask(PublishedTask):
         verdicts = self.sandbox.run(jobs) if jobs else []
         grades = [Grade(0.0, dict.fromkeys((*FAULTS, "shown_only"), 0.0))] * len(texts)
         for index, verdict in zip(asked, verdicts, strict=True):
-            grades[index] = self._grade(verdict)
+            grades[index] = self._grade(problems[index].tests, verdict)
         return grades
 
     def _job(self, problem: Problem, answer: str) -> Any:
-        tests = problem.tests
-        return importlib.import_module("score_jax.rewards.sandbox").Job(
+        return importlib.import_module("score_jax.rewards.sandbox.job").Job(
             program=self.program(problem, answer),
-            groups={name: getattr(tests, name) for name in ("shown", "hidden") if getattr(tests, name)},
-            entry=tests.entry,
-            setup=tests.setup,
-            check=tests.check,
+            groups=groups_of(problem.tests),
+            entry=problem.tests.entry,
+            setup=problem.tests.setup,
             timeout_s=_TIMEOUT_S,
         )
 
-    def _grade(self, verdict: Any) -> Grade:
-        passes: Mapping[str, bool] = {name: status == "passed" for name, status in verdict.groups.items()}
-        graded = [passes[name] for name in self.graded if name in passes]
-        right = verdict.status != "harness_error" and bool(graded) and all(graded)
-        notes = {name: float(verdict.status == name) for name in FAULTS}
-        notes["shown_only"] = float(passes.get("shown", False) and not passes.get("hidden", True))
-        return Grade(float(right), notes)
+    def _grade(self, tests: Tests, verdict: Any) -> Grade:
+        # A group that the sandbox says nothing of shares the fate of the whole, and never passes.
+        unsaid = "harness_error" if verdict.status == "passed" else verdict.status
+        statuses = {name: verdict.groups.get(name, unsaid) for name in groups_of(tests)}
+        graded = [status for name, status in statuses.items() if name in self.graded]
+        faults = [status for status in graded if status != "passed"]
+        notes = {name: float(name in faults[:1]) for name in FAULTS}
+        notes["shown_only"] = float(
+            statuses.get("shown") == "passed" and statuses.get("hidden", "passed") != "passed"
+        )
+        return Grade(float(bool(graded) and not faults), notes)
