@@ -139,6 +139,7 @@ def attempt_rows(graded: Graded, *, checkpoint: str, step: int, split: str) -> l
             "gold": problem.gold,
             "level": problem.level,
             **({"subject": problem.subject} if problem.subject else {}),
+            **({"first": problem.first} if problem.first else {}),
             "attempts": graded.texts[row],
             "answers": graded.answers[row],
             "rewards": graded.rewards[row].tolist(),

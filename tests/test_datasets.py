@@ -1,18 +1,17 @@
-"""The published benchmarks: rows that are refused, what becomes of the others, and how they are graded."""
+"""The published benchmarks: rows that are refused, and what becomes of the others."""
 
 import gzip
 import json
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import published_rows as rows
 import pytest
 from published_rows import write
 
 from score_jax import instructions, types
-from score_jax.datasets import hendrycks_math, maths, programs, published
+from score_jax.datasets import gsm8k, hendrycks_math, maths
 from score_jax.datasets.gsm8k import GSM8K
 from score_jax.datasets.hendrycks_math import HendrycksMath
 from score_jax.datasets.human_eval import HumanEval
@@ -20,8 +19,7 @@ from score_jax.datasets.jsonl import Jsonl
 from score_jax.datasets.mbpp import MBPP
 from score_jax.datasets.mbpp_r import MBPPR
 from score_jax.datasets.number_riddles import NumberRiddles
-from score_jax.task import Answer, Task
-from score_jax.types import Problem
+from score_jax.task import Answer
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOTS = [rows.mbpp(number) for number in (2, 3, 4)]
@@ -334,8 +332,7 @@ def test_a_broken_archive_is_named(tmp_path):
 
 
 def test_prepared_data_go_by_the_files_content(task_of, tmp_path, monkeypatch):
-    reads = []
-    read = published.read_rows
+    reads, read = [], gsm8k.read_rows
     monkeypatch.setattr("score_jax.datasets.gsm8k.read_rows", lambda path: reads.append(path) or read(path))
     first = list(task_of(GSM8K, train=[rows.GSM8K]).problems("train"))
     assert list(task_of(GSM8K, train=[rows.GSM8K]).problems("train")) == first
@@ -360,137 +357,3 @@ def test_published_data_need_no_tensorflow(tmp_path):
     command = [sys.executable, "-c", code, str(tmp_path / "prepared"), path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split()[-2:] == ["1", "False"]
-
-
-# Grading.
-
-
-def test_maths_are_graded_in_one_call(task_of):
-    task = task_of(GSM8K, train=[rows.GSM8K])
-    problems = [Problem(id=str(n), prompt="?", gold=str(n)) for n in range(4)]
-    grades = task.grade(problems, ["0", "2", "", "hard"])
-    assert [grade.reward for grade in grades] == [1, 0, 0, 0]
-    assert [grade.notes["timeout"] for grade in grades] == [0, 0, 0, 1]
-    assert task.grader.calls == [[("0", "0"), ("1", "2"), ("2", None), ("3", "hard")]]
-    assert task.reward(problems[0], "0") == 1.0
-
-
-PROGRAM = "def f():\n    return 1"
-
-
-@pytest.mark.parametrize(
-    ("text", "program"),
-    [
-        (PROGRAM, PROGRAM),
-        (f"\n  \n{PROGRAM}\n\n", PROGRAM),
-        ("    return 1\n", "    return 1"),  # a body keeps its indent
-        (f"{PROGRAM}\n[DONE]\nmore", PROGRAM),
-        (f"[BEGIN]\n{PROGRAM}\n[DONE]", PROGRAM),
-        (f"Here it is:\n```python\n{PROGRAM}\n```\nIt works.", PROGRAM),
-        (f"```\n{PROGRAM}\n```\n```\nsecond\n```", PROGRAM),
-        (f"```python\n{PROGRAM}", PROGRAM),  # cut off in the fence
-        (f"```python\n{PROGRAM}\n[DONE]", PROGRAM),
-        (f"{PROGRAM}\n[DONE]\n```\nother\n```", PROGRAM),
-        ("", None), (" \n\n", None), ("[DONE]", None), ("[BEGIN]\n[DONE]", None), ("```\n```", None),
-        ("[DONE]\n[BEGIN]\nlate", None),
-    ],
-)  # fmt: skip
-def test_programs_are_read_out_of_attempts(text, program):
-    answer = programs.read_program(text)
-    assert (answer and answer.value) == program
-    if answer:
-        assert text[answer.start : answer.stop] == program
-        if answer.decided < len(text):  # nothing from there on changes it
-            for junk in ("", "\n[DONE]", "\n```\nx\n```", "[BEGIN]", "x"):
-                assert programs.read_program(text[: answer.decided] + junk) == answer
-
-
-def sandboxed(cls, fates, **tests):
-    """A task whose sandbox knows the fates of programs, and a problem of it."""
-    task = cls()
-    task.sandbox = rows.Sandbox(fates)
-    return task, Problem(id="p", prompt="?", gold="", tests=types.Tests(entry=("f",), **tests))
-
-
-@pytest.fixture(autouse=True)
-def jobs(monkeypatch):
-    """Jobs as plain values."""
-    module = SimpleNamespace(Job=SimpleNamespace)
-    monkeypatch.setitem(sys.modules, "score_jax.rewards.sandbox.job", module)
-
-
-FATES = {
-    "right": ["passed", "passed"],
-    "seen": ["passed", "failed"],
-    "slow": ["passed", "timeout"],
-    "wrong": ["failed", "passed"],
-    "torn": ["passed"],
-    "broken": ["passed", "harness_error"],
-}
-
-
-def test_programs_are_graded_in_one_call_and_by_all_groups():
-    task, problem = sandboxed(MBPP, FATES, shown="S", hidden="H", setup="U")
-    names = list(FATES)
-    grades = task.grade([problem] * (len(names) + 1), [*names, ""])
-    assert [grade.reward for grade in grades] == [1, 0, 0, 0, 0, 0, 0]
-    notes = {name: grade.notes for name, grade in zip([*names, ""], grades, strict=True)}
-    assert {name: [key for key, on in note.items() if on] for name, note in notes.items()} == {
-        "right": [], "seen": ["failed", "shown_only"], "slow": ["timeout", "shown_only"], "wrong": ["failed"],
-        "torn": ["harness_error", "shown_only"], "broken": ["harness_error", "shown_only"], "": [],
-    }  # fmt: skip
-    assert len({frozenset(note) for note in notes.values()}) == 1  # every attempt has every note
-    ((job, *_),) = task.sandbox.calls
-    assert (job.program, job.groups, job.entry, job.setup) == (
-        "right",
-        {"shown": "S", "hidden": "H"},
-        ("f",),
-        "U",
-    )
-    assert len(task.sandbox.calls[0]) == len(names)
-
-
-def test_without_hidden_tests_the_shown_ones_decide():
-    task, problem = sandboxed(MBPP, FATES, shown="S")
-    right, wrong = task.grade([problem] * 2, ["right", "wrong"])
-    assert (right.reward, wrong.reward) == (1, 0)
-    assert right.notes["shown_only"] == wrong.notes["shown_only"] == 0
-
-
-def test_human_eval_is_decided_by_its_hidden_tests_alone():
-    fates = {f"head\n{name}": fate for name, fate in FATES.items()}
-    task, problem = sandboxed(HumanEval, fates, shown="S", hidden="H", setup="head")
-    assert [task.reward(problem, name) for name in ("right", "seen", "wrong")] == [1, 0, 1]
-    assert task.grade([problem], ["seen"])[0].notes["shown_only"] == 1
-
-
-def test_what_has_no_tests_earns_nothing_and_starts_no_sandbox():
-    task = MBPP()
-    assert task.reward(Problem(id="given", prompt="?", gold=""), PROGRAM) == 0.0
-
-
-@pytest.mark.parametrize("body", [True, False])
-def test_human_eval_answers_may_be_bodies_or_functions(task_of, body):
-    task = task_of(HumanEval, human_eval=[rows.HUMAN_EVAL])
-    (problem,) = task.problems("test")
-    text = "    return half(half(x))" if body else "def quarter(x):\n    return half(half(x))"
-    names = {}
-    exec(task.program(problem, task.answer(text).value), names)
-    assert names["quarter"](12) == 3
-
-
-def test_a_task_that_overrides_reward_alone_is_graded_by_it():
-    class Even(Task):
-        def problems(self, split):
-            return []
-
-        def reward(self, problem, text):
-            return float(len(text) % 2 == 0)
-
-    grades = Even().grade([Problem(id="x", prompt="?", gold="")] * 2, ["ab", "a"])
-    assert [(grade.reward, dict(grade.notes)) for grade in grades] == [(1.0, {}), (0.0, {})]
-
-
-@pytest.mark.parametrize("instruction", [instructions.MATH_CORRECTION, instructions.CODE_CORRECTION])
-def test_no_instruction_tells_whether_the_attempt_was_right(instruction):
-    assert "might be an error" in instruction and "if any" in instruction

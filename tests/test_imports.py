@@ -22,7 +22,8 @@ report
 mesh  log  checkpoint  config
 compare
 task
-datasets.number_riddles  datasets.published
+datasets.number_riddles  datasets.rows
+datasets.published
 datasets.maths  datasets.programs
 datasets.hendrycks_math  datasets.gsm8k  datasets.jsonl  datasets.mbpp  datasets.human_eval
 datasets.mbpp_r

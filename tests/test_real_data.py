@@ -10,7 +10,7 @@ from score_jax.datasets.hendrycks_math import HendrycksMath
 from score_jax.datasets.human_eval import HumanEval
 from score_jax.datasets.mbpp import MBPP
 from score_jax.datasets.mbpp_r import MBPPR
-from score_jax.datasets.published import read_rows
+from score_jax.datasets.rows import read_rows
 
 FILES = {
     HendrycksMath: {"train": "math500/train_sample_2000.jsonl", "test": "math500/test.jsonl"},

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from score_jax.datasets import published
 from score_jax.datasets.maths import MathsTask
-from score_jax.datasets.published import Example, Row, read_rows
+from score_jax.datasets.rows import Example, Row, read_rows
 
 _PUBLISHED = "published at github.com/openai/grade-school-math, folder grade_school_math/data"
 _MARK = "####"  # stands before the answer, behind the worked solution

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from score_jax.datasets import published
 from score_jax.datasets.maths import MathsTask
-from score_jax.datasets.published import Example, Row, read_rows
+from score_jax.datasets.rows import Example, Row, read_rows
 
 _PUBLISHED = "published at github.com/openai/prm800k, folder prm800k/math_splits"
 

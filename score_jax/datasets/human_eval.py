@@ -10,7 +10,7 @@ from typing import ClassVar
 from score_jax import instructions
 from score_jax.datasets import published
 from score_jax.datasets.programs import ProgramsTask, definitions, parse, tests_to_json
-from score_jax.datasets.published import Example, Row, read_rows, unix
+from score_jax.datasets.rows import Example, Row, read_rows, unix
 from score_jax.types import Problem, Tests
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from score_jax.datasets import published
 from score_jax.datasets.maths import MathsTask
-from score_jax.datasets.published import Example, Row, read_rows
+from score_jax.datasets.rows import Example, Row, read_rows
 
 _ROWS = "one JSON object per line, with problem and answer (and id, level, subject where you have them)"
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from score_jax import instructions
-from score_jax.datasets.published import Example, PublishedTask
+from score_jax.datasets.published import PublishedTask
+from score_jax.datasets.rows import Example
 from score_jax.task import Answer, Grade
 from score_jax.types import Problem
 

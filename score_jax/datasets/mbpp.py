@@ -9,7 +9,7 @@ from typing import ClassVar
 from score_jax import instructions
 from score_jax.datasets import published
 from score_jax.datasets.programs import ProgramsTask, definitions, parse, tests_of, tests_to_json
-from score_jax.datasets.published import Example, Row, read_rows, unix
+from score_jax.datasets.rows import Example, Row, read_rows, unix
 from score_jax.types import Tests
 
 PUBLISHED = "mbpp.jsonl, published at github.com/google-research/google-research, folder mbpp"

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from score_jax import instructions
 from score_jax.datasets import mbpp, published
-from score_jax.datasets.published import Example, read_rows, unix
+from score_jax.datasets.rows import Example, read_rows, unix
 
 
 class Builder(published.Builder):

@@ -8,14 +8,14 @@ import dataclasses
 import functools
 import importlib
 import json
-import os
 import re
 import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from score_jax import instructions
-from score_jax.datasets.published import Example, PublishedTask
+from score_jax.datasets.published import PublishedTask
+from score_jax.datasets.rows import Example
 from score_jax.task import Answer, Grade
 from score_jax.types import Problem, Tests
 
@@ -102,7 +102,7 @@ class ProgramsTask(PublishedTask):
     @functools.cached_property
     def sandbox(self) -> Any:
         """Has `run(jobs)`, which gives a verdict for each job. Made when the first program is to be run."""
-        return importlib.import_module("score_jax.rewards.sandbox.pool").Sandbox(workers=os.cpu_count())
+        return importlib.import_module("score_jax.rewards.sandbox.pool").Sandbox()
 
     @abc.abstractmethod
     def prompt(self, example: Example) -> str:
