@@ -15,6 +15,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.seed = 0  # of the base model's training, the episodes and the batches
     config.task = "score_jax.datasets.number_riddles:NumberRiddles"
+    config.files = ml_collections.ConfigDict()  # paths of the published files that the task reads; none here
     config.data_dir = ""  # where TensorFlow Datasets prepares its files; "" is its own default
     config.base_dir = ""  # where the base model lies; "" is WORKDIR/base
 
@@ -73,6 +74,8 @@ def get_config() -> ml_collections.ConfigDict:
     )
 
     config.evaluate = ml_collections.ConfigDict()
+    config.evaluate.task = ""  # another task to evaluate on; "" is config.task
+    config.evaluate.files = ml_collections.ConfigDict()  # its files; of the same task those that differ
     config.evaluate.split = "test"
     config.evaluate.problems = 0  # how many; 0 is all
     config.evaluate.attempts = 2

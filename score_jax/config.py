@@ -31,7 +31,7 @@ _POSITIVE_IF_SMALL = (
     *("model.head_width", "model.sliding_window"),
 )
 # What may change between two commands on one work directory: how much is shown, and where things lie.
-_FREE = ("evaluate", "log", "base_dir", "data_dir")
+_FREE = ("evaluate", "log", "base_dir", "data_dir", "files")
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
@@ -107,6 +107,13 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     def among(field: str, choices: Sequence[str]) -> None:
         require(field, value(field) in choices, f"choose one of {', '.join(choices)}")
 
+    for section, where in (("files", config), ("evaluate.files", config.get("evaluate", {}))):
+        files = where.get("files")
+        if not isinstance(files, ml_collections.ConfigDict):
+            raise ValueError(f"config.{section} = {files!r}: must be a ConfigDict of paths, maybe empty")
+        for name in files:
+            require(f"{section}.{name}", isinstance(files[name], str), "must be the path of a file, or ''")
+    require("evaluate.task", isinstance(value("evaluate.task"), str), "write it as 'package.module:Class'")
     small = value("model.name") == SMALL
     positive(*_POSITIVE, *(_POSITIVE_IF_SMALL if small else ()))
     not_negative("evaluate.temperature", "evaluate.problems", "lora_rank")

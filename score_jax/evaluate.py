@@ -19,7 +19,7 @@ from score_jax.metrics import result_of
 from score_jax.records import read_json, read_jsonl, write_json, write_jsonl
 from score_jax.rollout import Actor, Graded
 from score_jax.step import Optimizer
-from score_jax.task import first_of, load_task
+from score_jax.task import evaluation_task, first_of, training_task
 from score_jax.types import Problem
 
 
@@ -42,11 +42,13 @@ def evaluate(config: ml_collections.ConfigDict, workdir: epath.Path, checkpoint:
     results_path, attempts_path = workdir / "results.json", workdir / "attempts.jsonl"
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         chosen = choose(config, checkpoints, checkpoint)
-        task = load_task(config.task, config.data_dir or None)
+        trained_on = training_task(config)
+        task = evaluation_task(config, trained_on)
         problems = first_of(
             task.problems(config.evaluate.split), config.evaluate.problems, "config.evaluate.problems"
         )
-        actor, base = load_base(config, workdir, task, say)
+        actor, base = load_base(config, workdir, trained_on, say)
+        actor = actor.with_task(task)
         results = read_json(results_path)
         rows = read_jsonl(attempts_path)
         for name, step in chosen.items():
@@ -116,7 +118,7 @@ def load_one(
         raise ValueError("--checkpoint=stages means several; name one of base, latest, best or a step")
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         ((name, step),) = choose(config, checkpoints, checkpoint).items()
-        actor, base = load_base(config, workdir, load_task(config.task, config.data_dir or None), say)
+        actor, base = load_base(config, workdir, training_task(config), say)
         return name, actor, load_policy(config, checkpoints, step, actor, base)
 
 
@@ -147,7 +149,8 @@ def attempt_all(
 
 
 def attempt_rows(graded: Graded, *, checkpoint: str, step: int, split: str) -> list[dict]:
-    """The rows of attempts.jsonl."""
+    """The rows of attempts.jsonl; `notes` stand in all of them or, where the checker makes none, in none."""
+    noted = any(notes for row in graded.notes for notes in row)
     return [
         {
             "checkpoint": checkpoint,
@@ -157,10 +160,13 @@ def attempt_rows(graded: Graded, *, checkpoint: str, step: int, split: str) -> l
             "prompt": problem.prompt,
             "gold": problem.gold,
             "level": problem.level,
+            **({"subject": problem.subject} if problem.subject else {}),
+            **({"first": problem.first} if problem.first else {}),
             "attempts": graded.texts[row],
             "answers": graded.answers[row],
             "rewards": graded.rewards[row].tolist(),
             "finished": graded.finished[row].tolist(),
+            **({"notes": [dict(notes) for notes in graded.notes[row]]} if noted else {}),
         }
         for row, problem in enumerate(graded.problems)
     ]

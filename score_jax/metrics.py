@@ -16,6 +16,7 @@ from rapidfuzz.distance import Levenshtein
 RESAMPLES = 10_000
 PER_ATTEMPT = ("attempts", "answers", "rewards", "finished")  # lists of N in attempts.jsonl
 
+Notes = Sequence[Sequence[Mapping[str, float]]]  # [n][N], numbers that a checker added to a reward
 Answers = Sequence[Sequence[str | None]]  # [n][N], None where no answer could be read
 
 
@@ -91,6 +92,7 @@ def summarize(
     answers: Answers | None = None,
     finished: Bool[np.ndarray, "n N"] | None = None,
     levels: Sequence[int] | None = None,
+    notes: Notes | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict:
@@ -98,10 +100,10 @@ def summarize(
 
     Accuracy@t (Table 2), delta = i_to_c - c_to_i (section 3), with answers also how often the
     answer changes (Fig. 5b) and is unreadable, with finished how often an attempt ran out of
-    room, with levels the same by difficulty (Fig. 7). ci95 holds the bootstrap intervals;
-    resamples=0 leaves it out.
+    room, with levels the same by difficulty (Fig. 7), with notes the means of what else the
+    checker said. ci95 holds the bootstrap intervals; resamples=0 leaves it out.
     """
-    for name, column in (("answers", answers), ("finished", finished), ("levels", levels)):
+    for name, column in (("answers", answers), ("finished", finished), ("levels", levels), ("notes", notes)):
         if column is not None and len(column) != len(rewards):
             raise ValueError(f"{name}: got {len(column)} entries for {len(rewards)} problems; give one each")
     values = per_problem(rewards, answers)
@@ -111,6 +113,8 @@ def summarize(
             summary[f"unparsed_t{t + 1}"] = float(np.mean([a[t] is None for a in answers]))
         if finished is not None:
             summary[f"unfinished_t{t + 1}"] = float(np.mean([not f[t] for f in finished]))
+        if notes is not None:
+            summary |= _note_means([row[t] for row in notes], f"_t{t + 1}", taken=summary)
     if resamples:
         columns = np.stack(list(values.values()), axis=1)
         intervals = bootstrap_interval(columns, resamples=resamples, seed=seed)
@@ -128,6 +132,7 @@ def result_of(rows: Sequence[Mapping], *, resamples: int = RESAMPLES, seed: int 
         answers=[row["answers"] for row in rows],
         finished=np.array([row["finished"] for row in rows], dtype=bool),
         levels=[row["level"] for row in rows],
+        notes=[row["notes"] for row in rows] if all("notes" in row for row in rows) else None,
         resamples=resamples,
         seed=seed,
     )
@@ -227,6 +232,16 @@ def _means(values: Mapping[str, Float[np.ndarray, "n"]]) -> dict[str, float]:
             suffix = name.removeprefix("delta")
             means[name] = means[f"i_to_c{suffix}"] - means[f"c_to_i{suffix}"]
     return means
+
+
+def _note_means(notes: Sequence[Mapping[str, float]], suffix: str, taken: Mapping) -> dict[str, float]:
+    """Means of one attempt's notes over the problems; a note that a problem has not counts as 0."""
+    names = sorted({name + suffix for note in notes for name in note})
+    if clash := [name for name in names if name in taken]:
+        raise ValueError(f"notes: {clash[0]!r} is the name of another metric; call the note something else")
+    return {
+        name: float(np.mean([note.get(name.removesuffix(suffix), 0.0) for note in notes])) for name in names
+    }
 
 
 def _by_level(values: Mapping[str, Float[np.ndarray, "n"]], levels: np.ndarray) -> dict[str, dict]:

@@ -20,12 +20,12 @@ def make_slots(format: Format, task: Task, *, prompt: int, attempt: int, attempt
 
 
 def encode_prompts(format: Format, problems: Sequence[Problem], slots: Slots) -> Int[np.ndarray, "B P"]:
-    """Prompts, left-padded.
+    """Prompts, left-padded. A given first attempt and the instruction that follows it belong to the prompt.
 
     Raises:
       ValueError: a prompt is longer than its slot; nothing is cut.
     """
-    encoded = [format.prompt(problem.prompt) for problem in problems]
+    encoded = [_prompt_ids(format, problem, slots) for problem in problems]
     too_long = [(p.id, len(ids)) for p, ids in zip(problems, encoded, strict=True) if len(ids) > slots.prompt]
     if too_long:
         id_, length = max(too_long, key=lambda pair: pair[1])
@@ -38,6 +38,14 @@ def encode_prompts(format: Format, problems: Sequence[Problem], slots: Slots) ->
     for row, ids in zip(tokens, encoded, strict=True):
         row[slots.prompt - len(ids) :] = ids
     return tokens
+
+
+def _prompt_ids(format: Format, problem: Problem, slots: Slots) -> list[int]:
+    """What stands before the model's first own token: token for token as in an episode."""
+    ids = format.prompt(problem.prompt)
+    if problem.first is None:
+        return ids
+    return [*ids, *format.attempt(problem.first), *slots.instruction]
 
 
 def encode_demonstrations(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -32,6 +32,7 @@ class Graded:
       rewards: r̂.
       finished: whether the attempt ended by itself, and not with its slot.
       decisive: how many leading tokens of each attempt could change its reward.
+      notes: [E][N], what else the checker said of each attempt (`task.Grade.notes`).
     """
 
     problems: Sequence[Problem]
@@ -40,6 +41,7 @@ class Graded:
     rewards: Float[np.ndarray, "E N"]
     finished: Bool[np.ndarray, "E N"]
     decisive: Int[np.ndarray, "E N"]
+    notes: list[list[Mapping[str, float]]]
 
     def head(self, rows: int) -> Graded:
         """The first rows alone."""
@@ -53,6 +55,7 @@ class Graded:
         return Graded(
             *(rows(name) for name in ("problems", "texts", "answers")),
             *(arrays(name) for name in ("rewards", "finished", "decisive")),
+            notes=rows("notes"),
         )
 
 
@@ -75,6 +78,17 @@ class Actor:
     def with_attempts(self, attempts: int) -> Actor:
         """The same actor with another number of attempts."""
         return dataclasses.replace(self, slots=dataclasses.replace(self.slots, attempts=attempts))
+
+    def with_task(self, task: Task) -> Actor:
+        """The same actor at another task, with that task's correction instruction."""
+        slots = prompts.make_slots(
+            self.format,
+            task,
+            prompt=self.slots.prompt,
+            attempt=self.slots.attempt,
+            attempts=self.slots.attempts,
+        )
+        return dataclasses.replace(self, task=task, slots=slots)
 
 
 def row_keys(seed: int, name: str, step: int, rows: int) -> Key[jax.Array, "E"]:
@@ -121,15 +135,11 @@ def grade(
     tokens: Int[np.ndarray, "E L"],
     attempt: Int[np.ndarray, "E L"],
 ) -> Graded:
-    """Decodes every attempt and asks the task's checker."""
+    """Decodes every attempt and asks the task's checker, once for all of them."""
     shape = (len(problems), actor.slots.attempts)
     texts, answers = [], []
-    rewards, finished, decisive = (
-        np.zeros(shape, np.float32),
-        np.zeros(shape, bool),
-        np.zeros(shape, np.int32),
-    )
-    for row, problem in enumerate(problems):
+    finished, decisive = np.zeros(shape, bool), np.zeros(shape, np.int32)
+    for row in range(len(problems)):
         texts.append([])
         answers.append([])
         for column in range(actor.slots.attempts):
@@ -138,10 +148,16 @@ def grade(
             answer = actor.task.answer(text)
             texts[-1].append(text)
             answers[-1].append(answer.value if answer else None)
-            rewards[row, column] = actor.task.reward(problem, text)
             finished[row, column] = bool(ids) and ids[-1] == actor.format.end
             decisive[row, column] = prompts.decisive_tokens(actor.format, ids, answer)
-    return Graded(problems, texts, answers, rewards, finished, decisive)
+    grades = actor.task.grade(
+        [problem for problem in problems for _ in range(actor.slots.attempts)],
+        [text for row in texts for text in row],
+    )
+    rewards = np.array([grade.reward for grade in grades], np.float32).reshape(shape)
+    by_row = np.arange(len(grades)).reshape(shape)
+    notes = [[grades[index].notes for index in row] for row in by_row]
+    return Graded(problems, texts, answers, rewards, finished, decisive, notes)
 
 
 def experience_of(actor: Actor, episodes: Episodes, graded: Graded) -> Experience:

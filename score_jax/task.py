@@ -6,8 +6,9 @@ import abc
 import dataclasses
 import importlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+import ml_collections
 import numpy as np
 
 from score_jax.types import Problem
@@ -35,6 +36,20 @@ class Answer:
 
 
 @dataclasses.dataclass(frozen=True)
+class Grade:
+    """What the checker says of one attempt.
+
+    Attributes:
+      reward: r̂(y, y*): 1.0 if the attempt is right, else 0.0.
+      notes: more numbers about it, for the metrics alone, such as {"timeout": 1.0}. Their means over
+        attempts are reported by name; a name that is absent counts as 0.
+    """
+
+    reward: float
+    notes: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
 class Demonstration:
     """One episode to imitate in pre-training.
 
@@ -54,7 +69,14 @@ class Task(abc.ABC):
 
     Args:
       data_dir: where prepared data sets lie; None is TensorFlow Datasets' own default.
+      files: the published files that the task reads, by their names in `wants`; "" is not given.
+
+    Raises:
+      ValueError: a file is given that the task does not read.
     """
+
+    #: The files that the task can read: {name in config.files: what it is and where it is published}.
+    wants: Mapping[str, str] = {}
 
     #: Shown between two attempts; must not tell whether the attempt before was right (section 3).
     instruction: str = (
@@ -62,8 +84,13 @@ class Task(abc.ABC):
         "Please correct the error, if any, and rewrite the solution.\n"
     )
 
-    def __init__(self, data_dir: str | None = None):
+    def __init__(self, data_dir: str | None = None, files: Mapping[str, str] | None = None):
         self.data_dir = data_dir
+        self.files = {name: path for name, path in (files or {}).items() if path}
+        for name, path in self.files.items():
+            if name not in self.wants:
+                reads = f"{type(self).__name__} reads {', '.join(self.wants) or 'no files'}"
+                raise ValueError(f"config.files.{name} = {path!r}: no such file is asked for; {reads}")
 
     @abc.abstractmethod
     def problems(self, split: str) -> Sequence[Problem]:
@@ -78,6 +105,10 @@ class Task(abc.ABC):
         """r̂(y, y*): 1.0 if the answer in `text` is right, else 0.0."""
         answer = self.answer(text)
         return float(answer is not None and answer.value == problem.gold)
+
+    def grade(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]:
+        """The grade of each text as an attempt at its problem; called once per batch of episodes."""
+        return [Grade(self.reward(problem, text)) for problem, text in zip(problems, texts, strict=True)]
 
     def demonstration(self, problem: Problem, rng: np.random.Generator) -> Demonstration:
         """An imperfect episode for pre-training a small base model; random through `rng` alone."""
@@ -104,13 +135,37 @@ def first_of(problems: Sequence[Problem], count: int, field: str) -> Sequence[Pr
     return problems[: count or len(problems)]
 
 
-def load_task(name: str, data_dir: str | None = None) -> Task:
-    """The task that `name` = 'package.module:Class' names."""
+def training_task(config: ml_collections.ConfigDict) -> Task:
+    """The task that a config trains on."""
+    return load_task(config.task, config.data_dir or None, config.files.to_dict())
+
+
+def evaluation_task(config: ml_collections.ConfigDict, training: Task) -> Task:
+    """The task that a config evaluates on: config.evaluate.task, "" being the one that it trains on.
+
+    Of the same task `evaluate.files` replaces single files; another task has all its files there.
+    """
+    files = config.evaluate.files.to_dict()
+    if not config.evaluate.task and not files:
+        return training
+    if not config.evaluate.task:
+        return load_task(config.task, config.data_dir or None, config.files.to_dict() | files)
+    return load_task(config.evaluate.task, config.data_dir or None, files, field="config.evaluate.task")
+
+
+def load_task(
+    name: str,
+    data_dir: str | None = None,
+    files: Mapping[str, str] | None = None,
+    *,
+    field: str = "config.task",
+) -> Task:
+    """The task that `name` = 'package.module:Class' names; errors name the config's `field`."""
     module, _, cls = name.partition(":")
     try:
         task = getattr(importlib.import_module(module), cls)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"config.task = {name!r}: {error}; write it as 'package.module:Class'") from error
+        raise ValueError(f"{field} = {name!r}: {error}; write it as 'package.module:Class'") from error
     if not (isinstance(task, type) and issubclass(task, Task)):
-        raise ValueError(f"config.task = {name!r} is not a subclass of score_jax.task.Task")
-    return task(data_dir)
+        raise ValueError(f"{field} = {name!r} is not a subclass of score_jax.task.Task")
+    return task(data_dir, files)

@@ -23,7 +23,7 @@ from score_jax.metrics import summarize
 from score_jax.objectives import Objective
 from score_jax.rollout import Actor, Graded
 from score_jax.step import Learner, Optimizer, train_step
-from score_jax.task import first_of, load_task
+from score_jax.task import evaluation_task, first_of, training_task
 from score_jax.types import Problem, TrainState
 
 
@@ -62,12 +62,15 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     check_workdir(workdir, config)
     devices = data_mesh()
     check_rows(config.problems_per_step * config.samples_per_problem, devices, "config.problems_per_step")
-    task = load_task(config.task, config.data_dir or None)
+    task = training_task(config)
+    measured = evaluation_task(config, task)
     pool = first_of(task.problems("train"), config.train_problems, "config.train_problems")
-    first_of(task.problems(config.evaluate.split), config.evaluate.problems, "config.evaluate.problems")
+    tested = measured.problems(config.evaluate.split)
+    first_of(tested, config.evaluate.problems, "config.evaluate.problems")
     actor, base = make_base(config, workdir, task, say=say)
-    for split in ("train", config.evaluate.split):  # a prompt that is too long is to be known now
-        prompts.encode_prompts(actor.format, actor.task.problems(split), actor.slots)
+    for one, problems in ((task, task.problems("train")), (measured, tested)):
+        # A prompt that is too long is to be known now.
+        prompts.encode_prompts(actor.format, problems, actor.with_task(one).slots)
     claim_workdir(workdir, config)
     optimizer = Optimizer(**config.optimizer.to_dict())
     with Checkpoints(workdir / "checkpoints") as checkpoints:
@@ -172,8 +175,9 @@ def step_metrics(graded: Graded, numbers: dict) -> dict[str, float]:
     row |= by_attempt("reward", graded.rewards.mean(axis=0))
     for name in ("kl", "entropy", "length"):
         row |= by_attempt(name, np.asarray(numbers[name]))
-    seen = summarize(graded.rewards, answers=graded.answers, finished=graded.finished, resamples=0)
-    return row | {key: value for key, value in seen.items() if not key.startswith(("acc", "n"))}
+    columns = {name: getattr(graded, name) for name in ("answers", "finished", "notes")}
+    seen = summarize(graded.rewards, **columns, resamples=0)
+    return row | {key: value for key, value in seen.items() if key != "n" and not key.startswith("acc_")}
 
 
 def transcript(graded: Graded, row: int) -> str:

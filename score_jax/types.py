@@ -24,20 +24,44 @@ CONTEXT = 0  # in `Episodes.attempt`: given to the model, not sampled by it
 
 
 @dataclasses.dataclass(frozen=True)
+class Tests:
+    """What a program has to pass.
+
+    Attributes:
+      entry: the names that the tests use of the program.
+      shown: source of the tests that stand in the prompt, "" if there are none.
+      hidden: source of the tests that are held back, "" if there are none.
+      setup: source that runs before either of them.
+    """
+
+    entry: tuple[str, ...]
+    shown: str = ""
+    hidden: str = ""
+    setup: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Problem:
     """One problem of a task.
 
     Attributes:
       id: unique over all splits of the task.
       prompt: the text that the model is shown before its first attempt.
-      gold: the right answer, as the task's grader reads it.
+      gold: the right answer, as the task's grader reads it; of a code problem the reference program.
       level: difficulty, 1 is the easiest.
+      subject: the field that it belongs to, where the task has such.
+      tests: what decides about a program, in a code problem.
+      first: text of a given first attempt: the model is shown it and the correction instruction as part of
+        the prompt, so that the first attempt that it makes itself is the correction.
     """
 
     id: str
     prompt: str
     gold: str
     level: int = 1
+    subject: str = ""
+    tests: Tests | None = None
+    first: str | None = None
 
 
 @flax.struct.dataclass

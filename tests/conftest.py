@@ -11,6 +11,11 @@ import jaxtyping
 
 with jaxtyping.install_import_hook("score_jax", "beartype.beartype"):
     import score_jax.compare
+    import score_jax.datasets.gsm8k
+    import score_jax.datasets.hendrycks_math
+    import score_jax.datasets.human_eval
+    import score_jax.datasets.jsonl
+    import score_jax.datasets.mbpp_r
     import score_jax.datasets.number_riddles
     import score_jax.evaluate
     import score_jax.export

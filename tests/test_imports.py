@@ -14,7 +14,7 @@ PACKAGE = ROOT / "score_jax"
 # Each module imports only what stands above it: no cycles, and no maths that knows of configs or models.
 FLOORS = """
 types  records
-attempts
+attempts  instructions
 objectives  kl  losses
 metrics
 charts  run
@@ -22,7 +22,11 @@ report
 mesh  log  checkpoint  config
 compare
 task
-datasets.number_riddles
+datasets.number_riddles  datasets.rows
+datasets.published
+datasets.maths  datasets.programs
+datasets.hendrycks_math  datasets.gsm8k  datasets.jsonl  datasets.mbpp  datasets.human_eval
+datasets.mbpp_r
 tokenizer  model  chat
 policy
 sampling

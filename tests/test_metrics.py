@@ -111,6 +111,19 @@ def test_answers_finished_and_levels():
     }  # fmt: skip
 
 
+def test_notes_are_averaged_over_problems_by_attempt():
+    notes = [[{"timeout": 1.0}, {}], [{}, {"timeout": 1.0, "size": 3.0}], [{"timeout": 1.0}, {}], [{}, {}]]
+    summary = metrics.summarize(np.zeros((4, 2)), notes=notes, resamples=0)
+    assert {key: summary[key] for key in ("timeout_t1", "timeout_t2", "size_t2")} == {
+        "timeout_t1": 0.5, "timeout_t2": 0.25, "size_t2": 0.75,
+    }  # fmt: skip
+    assert "size_t1" not in summary
+    with pytest.raises(ValueError, match="notes: 'acc_t1' is the name of another metric"):
+        metrics.summarize(np.zeros((1, 1)), notes=[[{"acc": 1.0}]], resamples=0)
+    with pytest.raises(ValueError, match="notes: got 1 entries for 2 problems"):
+        metrics.summarize(np.zeros((2, 1)), notes=[[{}]], resamples=0)
+
+
 def test_changed_between_neighbours_of_three_attempts():
     answers = [["1", "2", "1"], ["1", "1", "2"]]
     summary = metrics.summarize(np.zeros((2, 3)), answers=answers, resamples=0)

@@ -8,6 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+import tiny
 from etils import epath
 
 from score_jax.__main__ import main
@@ -220,6 +221,17 @@ def test_a_torn_last_line_does_not_stop_a_resumed_run(folder, run, tmp_path):
 def test_solve_takes_one_checkpoint(run, capsys):
     assert main(["solve", f"--workdir={run}", "--checkpoint=stages", "problem"]) == 2
     assert "name one of base, latest, best or a step" in capsys.readouterr().err
+
+
+def test_another_task_can_be_evaluated(run, folder, tmp_path):
+    """tests/tiny.py has the same riddles in another order."""
+    workdir = tmp_path / "run"
+    shutil.copytree(run, workdir)
+    args = options(folder, evaluate__task="tiny:Riddles")
+    assert main(["evaluate", f"--workdir={workdir}", "--checkpoint=base", *args]) == 0
+    ids = [row["id"] for row in rows_of(workdir / "attempts.jsonl") if row["checkpoint"] == "base"]
+    assert ids == [problem.id for problem in tiny.Riddles().problems("test")[:20]]
+    assert ids != [row["id"] for row in rows_of(run / "attempts.jsonl") if row["checkpoint"] == "base"]
 
 
 @pytest.mark.parametrize("command", ["evaluate", "solve"])

@@ -1,5 +1,6 @@
 """Problems to graded episodes: keys, grading, and what of it an update sees."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -10,7 +11,10 @@ import tiny
 
 from score_jax import mesh, prompts, rollout
 from score_jax.chat import plain
+from score_jax.evaluate import attempt_rows
 from score_jax.rollout import Actor, Graded, row_keys
+from score_jax.task import Grade
+from score_jax.train import step_metrics
 from score_jax.types import CONTEXT, PADDING, Episodes, Problem
 
 TASK = tiny.Riddles()
@@ -86,6 +90,60 @@ def test_grade(actor):
             assert TASK.answer(actor.format.text(ids[:count])) is not None
             assert TASK.answer(actor.format.text(ids[: count - 1])) is None
     assert graded.decisive[0, 0] < len(actor.format.attempt(ATTEMPTS[0][0][0])) - 1  # the check is left out
+
+
+class Noted(tiny.Riddles):
+    """Notes how long an attempt is, and how often it was asked."""
+
+    calls = 0
+
+    def grade(self, problems, texts):
+        self.calls += 1
+        grades = super().grade(problems, texts)
+        return [Grade(g.reward, {"letters": float(len(t))}) for g, t in zip(grades, texts, strict=True)]
+
+
+def test_the_checker_is_asked_once_and_its_notes_are_kept(actor):
+    problems, episodes = written(actor)
+    assert rollout.grade(actor, problems, *read(episodes)).notes == [[{}, {}]] * 3
+    task = Noted()
+    graded = rollout.grade(actor.with_task(task), problems, *read(episodes))
+    assert task.calls == 1
+    assert graded.rewards.tolist() == REWARDS
+    letters = [[float(len(text)) for text, _ in texts] for texts in ATTEMPTS]
+    assert graded.notes == [[{"letters": count} for count in row] for row in letters]
+    both = Graded.join([graded.head(1), graded])
+    assert both.notes == graded.notes[:1] + graded.notes
+    rows = attempt_rows(graded, checkpoint="base", step=0, split="test")
+    assert [row["notes"] for row in rows] == graded.notes
+    plain = rollout.grade(actor, problems, *read(episodes))
+    assert "notes" not in attempt_rows(plain, checkpoint="base", step=0, split="test")[0]
+    numbers = {key: 0.0 for key in ("loss", "grad_norm", "sampler_gap")}
+    numbers |= {key: np.zeros(2) for key in ("kl", "entropy", "length")}
+    assert step_metrics(graded, numbers)["letters_t2"] == pytest.approx(np.mean(letters, axis=0)[1])
+
+
+def test_with_task_takes_the_tasks_instruction_along(actor):
+    class Terse(tiny.Riddles):
+        instruction = "Again.\n"
+
+    other = actor.with_task(Terse())
+    assert other.slots.instruction == tuple(actor.format.instruction("Again.\n")) != actor.slots.instruction
+    assert (other.slots.prompt, other.slots.attempt, other.slots.attempts) == (80, 30, 2)
+
+
+def test_a_given_first_attempt_stands_in_the_prompt_as_in_an_episode(actor):
+    first = "Final Answer: The final answer is $12$."
+    plain = Problem(id="x", prompt="What is my number?\n", gold="13")
+    given = dataclasses.replace(plain, first=first)
+    row = prompts.encode_prompts(actor.format, [given], actor.slots)[0]
+    tokens = actor.format.prompt(plain.prompt) + actor.format.attempt(first)
+    tokens += actor.slots.instruction
+    assert row[-len(tokens) :].tolist() == tokens
+    assert not row[: -len(tokens)].any()  # padding
+    slots = dataclasses.replace(actor.slots, prompt=len(tokens) - 1)
+    with pytest.raises(ValueError, match=f"config.slots.prompt = {len(tokens)}"):
+        prompts.encode_prompts(actor.format, [given], slots)
 
 
 def test_experience_marks_the_leading_tokens_of_each_attempt(actor):

@@ -5,12 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ml_collections
 import numpy as np
 import pytest
+from etils import epath
 
+from score_jax.config import check_config, check_workdir, claim_workdir, load_config
 from score_jax.datasets import number_riddles
+from score_jax.datasets.gsm8k import GSM8K
 from score_jax.datasets.number_riddles import NumberRiddles
-from score_jax.task import Task, load_task
+from score_jax.task import Task, evaluation_task, load_task, training_task
 from score_jax.types import Problem
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -177,6 +181,58 @@ def test_load_task(data_dir):
     task = load_task("score_jax.datasets.number_riddles:NumberRiddles", data_dir)
     assert type(task) is NumberRiddles
     assert task.data_dir == data_dir
+
+
+def test_evaluation_has_the_task_of_training_unless_it_names_another():
+    config = load_config("configs/quickstart.py").unlock()
+    config.data_dir = "data"
+    task = training_task(config)
+    assert evaluation_task(config, task) is task
+    config.task = "score_jax.datasets.gsm8k:GSM8K"
+    config.files.train, config.files.test = "a", "b"
+    task = training_task(config)
+    assert (type(task), task.data_dir, task.files) == (GSM8K, "data", {"train": "a", "test": "b"})
+    config.evaluate.files.test = "c"
+    assert evaluation_task(config, task).files == {"train": "a", "test": "c"}
+    config.evaluate.task = "score_jax.datasets.number_riddles:NumberRiddles"
+    config.evaluate.files = ml_collections.ConfigDict()
+    other = evaluation_task(config, task)
+    assert (type(other), other.data_dir, other.files) == (NumberRiddles, "data", {})
+    config.evaluate.task = "nothing"
+    with pytest.raises(ValueError, match=r"config.evaluate.task = 'nothing'"):
+        evaluation_task(config, task)
+
+
+def test_files_are_paths_that_two_runs_of_one_config_may_differ_in(tmp_path):
+    config = load_config("configs/quickstart.py").unlock()
+    config.files.train = "here/train.jsonl"
+    check_config(config)
+    claim_workdir(epath.Path(tmp_path), config)
+    config.files.train, config.files.test = "there/train.jsonl", ""
+    config.evaluate.files.test = "elsewhere"
+    check_workdir(epath.Path(tmp_path), config)
+    config.task = "another"
+    with pytest.raises(ValueError, match="task is"):
+        check_workdir(epath.Path(tmp_path), config)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("files.train", 3, "config.files.train = 3: must be the path"),
+        ("evaluate.files.x", 3, "config.evaluate.files.x = 3: must be the path"),
+        ("files", "a.jsonl", "config.files = 'a.jsonl': must be a ConfigDict"),
+        ("files", None, "config.files = None: must be a ConfigDict"),
+        ("evaluate.files", None, "config.evaluate.files = None: must be a ConfigDict"),
+        ("evaluate.task", 3, "config.evaluate.task = 3: write it as"),
+    ],
+)
+def test_files_that_are_no_paths_are_refused(field, value, said):
+    config = load_config("configs/quickstart.py")
+    with config.unlocked(), config.ignore_type():
+        config.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError, match=re.escape(said)):
+        check_config(config)
 
 
 @pytest.mark.parametrize(

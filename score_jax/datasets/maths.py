@@ -1,0 +1,63 @@
+"""What the maths benchmarks share: the prompt, how an answer is read, and the grader."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from score_jax import instructions
+from score_jax.datasets.published import PublishedTask
+from score_jax.datasets.rows import Example
+from score_jax.task import Answer, Grade
+from score_jax.types import Problem
+
+
+class MathsTask(PublishedTask):
+    """Maths problems with one final answer each, graded by mathematical equality."""
+
+    instruction = instructions.MATH_CORRECTION
+
+    #: Verdicts that say more than that an answer is wrong; each is a note.
+    faults: ClassVar = ("refused", "timeout", "crashed")
+
+    @functools.cached_property
+    def grader(self) -> Any:
+        """Has `grade(golds, answers)`, a verdict for each pair, and `check_gold(gold)`.
+
+        Made when it is first asked for: it starts worker processes, which reading problems needs not.
+        """
+        return importlib.import_module("score_jax.rewards.math_reward").MathGrader()
+
+    def problem(self, example: Example) -> Problem:
+        return Problem(
+            id=example.id,
+            prompt=instructions.math_prompt(example.text),
+            gold=example.gold,
+            level=example.level,
+            subject=example.subject,
+        )
+
+    def check_gold(self, gold: str) -> None:
+        self.grader.check_gold(gold)
+
+    def answer(self, text: str) -> Answer | None:
+        """The one final answer of `text`."""
+        return importlib.import_module("score_jax.rewards.math_answer").final_answer(text)
+
+    def reward(self, problem: Problem, text: str) -> float:
+        return self.grade([problem], [text])[0].reward
+
+    def grade(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]:
+        """All answers in one call of the grader; no answer earns nothing. The notes are `faults`."""
+        answers = [self.answer(text) for text in texts]
+        golds = [problem.gold for problem in problems]
+        verdicts = self.grader.grade(golds, [answer.value if answer else None for answer in answers])
+        return [
+            Grade(
+                float(verdict.reward),
+                {name: float(verdict.name.lower() == name) for name in self.faults},
+            )
+            for verdict in verdicts
+        ]
