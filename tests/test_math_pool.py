@@ -1,0 +1,272 @@
+"""The processes behind the maths grader: what they may load, how they end, what becomes of their work."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from score_jax.rewards.math_reward import MathGrader, Verdict
+
+ROOT = Path(__file__).resolve().parents[1]
+HARD = (r"1+\pi", r"\pi+1")
+HOSTILE = ("2^{100}-2", "9^{9999999999}")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+def children(pid: int) -> list[int]:
+    """The process ids of all that descends from `pid`."""
+    try:
+        direct = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+    return direct + [below for child in direct for below in children(child)]
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def ends(pids: list[int], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while any(map(runs, pids)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not any(map(runs, pids))
+
+
+def started(workers: int = 1, limit_s: float = 30.0) -> MathGrader:
+    grader = MathGrader(workers, limit_s)
+    pairs = [(rf"{i}+\pi", rf"\pi+{i}") for i in range(2 * workers)]
+    assert set(grader.grade(*zip(*pairs, strict=True))) == {Verdict.RIGHT}
+    return grader
+
+
+def processes(grader: MathGrader) -> list[int]:
+    """Keepers first, then their children."""
+    keepers = [worker.process.pid for worker in grader._pool.workers]
+    return keepers + [child for keeper in keepers for child in children(keeper)]
+
+
+@pytest.mark.parametrize("module", ["math_worker", "math_reward"])
+def test_no_accelerator_library_is_loaded(module):
+    names = "{'jax', 'jaxlib', 'tensorflow', 'gemma', 'flax', 'numpy'}"
+    code = f"import sys, score_jax.rewards.{module}; print(sorted({names} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
+@linux
+def test_close_ends_every_process_and_grading_again_starts_new_ones():
+    grader = started(workers=2)
+    pids = processes(grader)
+    assert len(pids) == 4
+    grader.close()
+    assert ends(pids, 2.0)
+    assert grader.grade(*zip(HARD)) == [Verdict.RIGHT]
+    grader.close()
+
+
+@linux
+@pytest.mark.parametrize("busy", [False, True])
+def test_no_process_outlives_a_killed_trainer(busy):
+    code = f"""
+import sys, time
+sys.path.insert(0, {str(ROOT / "tests")!r})
+from test_math_pool import HOSTILE, processes, started
+grader = started(workers=2, limit_s=300.0)
+print(*processes(grader), flush=True)
+grader.grade(*zip(HOSTILE)) if {busy} else time.sleep(300)
+"""
+    trainer = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    with trainer:
+        pids = [int(pid) for pid in trainer.stdout.readline().split()]
+        assert len(pids) == 4
+        assert all(map(runs, pids))
+        time.sleep(0.3)
+        trainer.kill()
+    assert ends(pids, 2.0)
+
+
+@linux
+@pytest.mark.parametrize("who", ["keeper", "child"])
+def test_a_killed_worker_loses_and_repeats_no_verdict(who):
+    """Workers are killed again and again while a batch is graded."""
+    golds = [rf"{i}\pi+1" for i in range(300)]
+    answers = [rf"1+{i + i % 3 // 2}\pi" for i in range(300)]  # every third one is wrong
+    grader, verdicts = started(workers=2), []
+    thread = threading.Thread(target=lambda: verdicts.extend(grader.grade(golds, answers)))
+    thread.start()
+    for _ in range(3):
+        time.sleep(0.2)
+        keeper = grader._pool.workers[0].process.pid
+        victim = keeper if who == "keeper" else next(iter(children(keeper)), None)
+        if victim and thread.is_alive():
+            os.kill(victim, signal.SIGKILL)
+    thread.join()
+    grader.close()
+    assert verdicts == [Verdict.WRONG if i % 3 == 2 else Verdict.RIGHT for i in range(300)]
+
+
+@linux
+@pytest.mark.parametrize("who", ["keeper", "child"])
+def test_a_worker_killed_between_batches_is_replaced(who):
+    grader = started()
+    keeper, child = processes(grader)
+    os.kill(keeper if who == "keeper" else child, signal.SIGKILL)
+    assert ends([child], 2.0)
+    assert grader.grade(*zip(HARD)) == [Verdict.RIGHT]
+    assert child not in processes(grader)
+    grader.close()
+
+
+@linux
+def test_a_pair_that_kills_its_workers_is_given_up():
+    grader, verdicts = started(), []
+    thread = threading.Thread(target=lambda: verdicts.extend(grader.grade(*zip(HOSTILE))))
+    thread.start()
+    while thread.is_alive():
+        for child in children(grader._pool.workers[0].process.pid):
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.1)
+    assert verdicts == [Verdict.CRASHED]
+    assert grader.grade(*zip(HARD)) == [Verdict.RIGHT]
+    grader.close()
+
+
+def test_workers_that_cannot_start_are_an_error(monkeypatch):
+    monkeypatch.setattr("score_jax.rewards.math_pool.COMMAND", [sys.executable, "-c", "1/0"])
+    with MathGrader(1) as grader, pytest.raises(RuntimeError, match="1/0' shows why"):
+        grader.grade(*zip(HARD))
+
+
+def test_outer_timers_survive():
+    fired = []
+    before = signal.signal(signal.SIGALRM, lambda *_: fired.append(time.monotonic()))
+    start = time.monotonic()
+    with started(limit_s=0.5) as grader:
+        start = time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, 1.0)
+        try:
+            while time.monotonic() < start + 1.4:
+                assert grader.grade(*zip(HOSTILE, HARD)) == [Verdict.TIMEOUT, Verdict.RIGHT]
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+    assert len(fired) == 1
+    assert 1.0 <= fired[0] - start < 1.4
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1, true]",
+        'x"]\\n[1, true]\\n',
+        'x"], [2, true]',
+        r"x\u000a[1, true]",
+        "x\r[1, true]\r",
+        "x\x00[1,true]",
+        '[-1, "ready"]',
+        "__import__('os').write(1, b'[1, true]')",
+        r"\text{[1, true]}",
+        "\ud800",  # half a character: no UTF-8
+    ],
+)
+def test_no_text_is_taken_for_a_verdict(text):
+    with started() as grader:
+        worker = grader._pool.workers[0]
+        for answer in (text, r"\pi+" + text):
+            verdict = grader.grade([r"1+\pi"], [answer])[0]
+            assert verdict in (Verdict.WRONG, Verdict.REFUSED, Verdict.CRASHED)
+        assert grader.grade(*zip(HARD)) == [Verdict.RIGHT]
+        assert grader._pool.workers == [worker]
+
+
+@linux
+def test_workers_see_nothing_of_the_trainers_environment(monkeypatch):
+    monkeypatch.setenv("CANARY_TOKEN", "sesame")
+    with started() as grader:
+        for pid in processes(grader):
+            assert b"sesame" not in Path(f"/proc/{pid}/environ").read_bytes()
+
+
+def test_a_grader_started_in_a_thread_outlives_it():
+    """The kernel's parent-death signal goes with the thread that started a process, not with its process."""
+    graders = []
+    thread = threading.Thread(target=lambda: graders.append(started()))
+    thread.start()
+    thread.join()
+    worker = graders[0]._pool.workers[0]
+    time.sleep(0.7)
+    assert graders[0].grade(*zip(HARD)) == [Verdict.RIGHT]
+    assert graders[0]._pool.workers == [worker]
+    graders[0].close()
+
+
+def test_threads_take_turns():
+    with started(workers=2) as grader:
+        results = {}
+
+        def work(i: int) -> None:
+            golds = [rf"{i}{j}\pi+1" for j in range(10)]
+            results[i] = grader.grade(golds, [rf"1+{i}{j}\pi" for j in range(10)])
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(1, 5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert results == {i: [Verdict.RIGHT] * 10 for i in range(1, 5)}
+
+
+@linux
+def test_hard_checks_are_affordable():
+    """At least 100 a second and core, in the worker's own CPU time, whatever else runs on the machine."""
+    pairs = [
+        (rf"\frac{{{i}+\sqrt{{{j}}}}}{{7}}", rf"\frac{{\sqrt{{{j}}}+{i}}}{{7}}")
+        for i in (2, 3, 4, 5)
+        for j in range(2, 52)
+    ]
+
+    def cpu(pid: int) -> float:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    with started() as grader:
+        child = processes(grader)[1]
+        before = cpu(child)
+        verdicts = grader.grade(*zip(*pairs, strict=True))
+        rate = len(pairs) / max(cpu(child) - before, 0.01)
+    print(f"{rate:.0f} hard checks per second")
+    assert verdicts.count(Verdict.RIGHT) == len(pairs)
+    assert rate > 100
+
+
+def test_the_protocol_is_one_line_of_json():
+    """By hand: what the keeper and its child say."""
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "score_jax.rewards.math_worker"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with worker:
+        assert json.loads(worker.stdout.readline()) == [-1, "ready"]
+        # The end of a line whose head another child had read is skipped.
+        worker.stdin.write('ing", "x"]\n')
+        worker.stdin.write(json.dumps([7, *HARD]) + "\n")
+        worker.stdin.flush()
+        assert json.loads(worker.stdout.readline()) == [7, True]
+        worker.stdin.write(json.dumps([8, "x +", None]) + "\n")
+        worker.stdin.flush()
+        assert json.loads(worker.stdout.readline()) == [8, False]
+        worker.stdin.close()
+        assert worker.wait(5.0) == 0
