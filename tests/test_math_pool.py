@@ -42,17 +42,30 @@ def ends(pids: list[int], seconds: float) -> bool:
     return not any(map(runs, pids))
 
 
-def started(workers: int = 1, limit_s: float = 30.0) -> MathGrader:
-    grader = MathGrader(workers, limit_s)
-    pairs = [(rf"{i}+\pi", rf"\pi+{i}") for i in range(2 * workers)]
-    assert set(grader.grade(*zip(*pairs, strict=True))) == {Verdict.RIGHT}
-    return grader
+def grade(grader: MathGrader, *pairs: tuple[str, str]) -> list[Verdict]:
+    return grader.grade(*zip(*pairs, strict=True))
 
 
 def processes(grader: MathGrader) -> list[int]:
     """Keepers first, then their children."""
     keepers = [worker.process.pid for worker in grader._pool.workers]
     return keepers + [child for keeper in keepers for child in children(keeper)]
+
+
+def started(workers: int = 1, limit_s: float = 30.0) -> MathGrader:
+    """A grader all of whose workers have loaded their libraries."""
+    grader, number = MathGrader(workers, limit_s), 0
+    while not grader._pool.workers or not all(worker.ready for worker in grader._pool.workers):
+        pairs = [(rf"{number + i}+\pi", rf"\pi+{number + i}") for i in range(2 * workers)]
+        assert set(grade(grader, *pairs)) == {Verdict.RIGHT}
+        number += len(pairs)
+    return grader
+
+
+@pytest.fixture(scope="module")
+def shared():
+    with started() as grader:
+        yield grader
 
 
 @pytest.mark.parametrize("module", ["math_worker", "math_reward"])
@@ -70,7 +83,7 @@ def test_close_ends_every_process_and_grading_again_starts_new_ones():
     assert len(pids) == 4
     grader.close()
     assert ends(pids, 2.0)
-    assert grader.grade(*zip(HARD)) == [Verdict.RIGHT]
+    assert grade(grader, HARD) == [Verdict.RIGHT]
     grader.close()
 
 
@@ -80,18 +93,20 @@ def test_no_process_outlives_a_killed_trainer(busy):
     code = f"""
 import sys, time
 sys.path.insert(0, {str(ROOT / "tests")!r})
-from test_math_pool import HOSTILE, processes, started
+from test_math_pool import HOSTILE, grade, processes, started
 grader = started(workers=2, limit_s=300.0)
 print(*processes(grader), flush=True)
-grader.grade(*zip(HOSTILE)) if {busy} else time.sleep(300)
+grade(grader, HOSTILE) if {busy} else time.sleep(300)
 """
     trainer = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     with trainer:
-        pids = [int(pid) for pid in trainer.stdout.readline().split()]
-        assert len(pids) == 4
-        assert all(map(runs, pids))
-        time.sleep(0.3)
-        trainer.kill()
+        try:
+            pids = [int(pid) for pid in trainer.stdout.readline().split()]
+            ran = list(map(runs, pids))
+            time.sleep(0.3)
+        finally:
+            trainer.kill()
+    assert ran == [True] * 4
     assert ends(pids, 2.0)
 
 
@@ -122,7 +137,7 @@ def test_a_worker_killed_between_batches_is_replaced(who):
     keeper, child = processes(grader)
     os.kill(keeper if who == "keeper" else child, signal.SIGKILL)
     assert ends([child], 2.0)
-    assert grader.grade(*zip(HARD)) == [Verdict.RIGHT]
+    assert grade(grader, HARD) == [Verdict.RIGHT]
     assert child not in processes(grader)
     grader.close()
 
@@ -130,21 +145,21 @@ def test_a_worker_killed_between_batches_is_replaced(who):
 @linux
 def test_a_pair_that_kills_its_workers_is_given_up():
     grader, verdicts = started(), []
-    thread = threading.Thread(target=lambda: verdicts.extend(grader.grade(*zip(HOSTILE))))
+    thread = threading.Thread(target=lambda: verdicts.extend(grade(grader, HOSTILE)))
     thread.start()
     while thread.is_alive():
         for child in children(grader._pool.workers[0].process.pid):
             os.kill(child, signal.SIGKILL)
         time.sleep(0.1)
     assert verdicts == [Verdict.CRASHED]
-    assert grader.grade(*zip(HARD)) == [Verdict.RIGHT]
+    assert grade(grader, HARD) == [Verdict.RIGHT]
     grader.close()
 
 
 def test_workers_that_cannot_start_are_an_error(monkeypatch):
     monkeypatch.setattr("score_jax.rewards.math_pool.COMMAND", [sys.executable, "-c", "1/0"])
     with MathGrader(1) as grader, pytest.raises(RuntimeError, match="1/0' shows why"):
-        grader.grade(*zip(HARD))
+        grade(grader, HARD)
 
 
 def test_outer_timers_survive():
@@ -156,7 +171,7 @@ def test_outer_timers_survive():
         signal.setitimer(signal.ITIMER_REAL, 1.0)
         try:
             while time.monotonic() < start + 1.4:
-                assert grader.grade(*zip(HOSTILE, HARD)) == [Verdict.TIMEOUT, Verdict.RIGHT]
+                assert grade(grader, HOSTILE, HARD) == [Verdict.TIMEOUT, Verdict.RIGHT]
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
@@ -179,14 +194,12 @@ def test_outer_timers_survive():
         "\ud800",  # half a character: no UTF-8
     ],
 )
-def test_no_text_is_taken_for_a_verdict(text):
-    with started() as grader:
-        worker = grader._pool.workers[0]
-        for answer in (text, r"\pi+" + text):
-            verdict = grader.grade([r"1+\pi"], [answer])[0]
-            assert verdict in (Verdict.WRONG, Verdict.REFUSED, Verdict.CRASHED)
-        assert grader.grade(*zip(HARD)) == [Verdict.RIGHT]
-        assert grader._pool.workers == [worker]
+def test_no_text_is_taken_for_a_verdict(shared, text):
+    worker = shared._pool.workers[0]
+    for answer in (text, r"\pi+" + text):
+        assert shared.grade([r"1+\pi"], [answer])[0] in (Verdict.WRONG, Verdict.REFUSED, Verdict.CRASHED)
+    assert grade(shared, HARD) == [Verdict.RIGHT]
+    assert shared._pool.workers == [worker]
 
 
 @linux
@@ -205,7 +218,7 @@ def test_a_grader_started_in_a_thread_outlives_it():
     thread.join()
     worker = graders[0]._pool.workers[0]
     time.sleep(0.7)
-    assert graders[0].grade(*zip(HARD)) == [Verdict.RIGHT]
+    assert grade(graders[0], HARD) == [Verdict.RIGHT]
     assert graders[0]._pool.workers == [worker]
     graders[0].close()
 
@@ -229,11 +242,8 @@ def test_threads_take_turns():
 @linux
 def test_hard_checks_are_affordable():
     """At least 100 a second and core, in the worker's own CPU time, whatever else runs on the machine."""
-    pairs = [
-        (rf"\frac{{{i}+\sqrt{{{j}}}}}{{7}}", rf"\frac{{\sqrt{{{j}}}+{i}}}{{7}}")
-        for i in (2, 3, 4, 5)
-        for j in range(2, 52)
-    ]
+    forms = (r"\frac{%d+\sqrt{%d}}{7}", r"\frac{\sqrt{%d}+%d}{7}")
+    pairs = [(forms[0] % (i, j), forms[1] % (j, i)) for i in range(2, 6) for j in range(2, 52)]
 
     def cpu(pid: int) -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -242,7 +252,7 @@ def test_hard_checks_are_affordable():
     with started() as grader:
         child = processes(grader)[1]
         before = cpu(child)
-        verdicts = grader.grade(*zip(*pairs, strict=True))
+        verdicts = grade(grader, *pairs)
         rate = len(pairs) / max(cpu(child) - before, 0.01)
     print(f"{rate:.0f} hard checks per second")
     assert verdicts.count(Verdict.RIGHT) == len(pairs)
