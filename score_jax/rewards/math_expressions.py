@@ -11,6 +11,7 @@ Policies, on top of those of `math_form`:
 * An equation is the gold's times a constant. (One solved for a letter is compared by its right side.)
 """
 
+import functools
 import logging
 import random
 import re
@@ -37,6 +38,7 @@ CONVERSION = ConversionConfig(lowercase_symbols=False)
 DIGITS = math_form.MAX_LENGTH
 
 
+@functools.lru_cache(maxsize=4096)  # parsing is half of the cost, and the samples of a problem share its gold
 def parse(text: str, is_complex: bool = False) -> sympy.Basic:
     """The expression as it is written: nothing is evaluated. Raises any exception if it cannot be read."""
     expression = latex2sympy(

@@ -28,10 +28,14 @@ from score_jax.rewards import math_expressions, math_form
 
 MEMORY = 2 << 30  # bytes of address space that a child may take
 PR_SET_PDEATHSIG = 1
+# The parser learns its grammar as it goes: children inherit what these have taught it.
 WARM_UP = [
     (r"\frac{1+\sqrt{5}}{2}", r"\frac{\sqrt{5}+1}{2}"),
     ("(x+1)(y-2)", "(y-2)(x+1)"),
     (r"2\pi-3", r"3\pi"),
+    ("x^{2}-3x+6-5i", "6-5i-3x+x^{2}"),
+    (r"-\frac{3\sqrt[3]{2}}{4} + \sin 2x", r"\sin(2x) - \frac{3}{4}\sqrt[3]{2}"),
+    ("5x - 7y + 4 = 0", "10x - 14y + 8 = 0"),
 ]
 
 
