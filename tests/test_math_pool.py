@@ -156,6 +156,21 @@ def test_a_pair_that_kills_its_workers_is_given_up():
     grader.close()
 
 
+@linux
+def test_a_busy_child_ends_with_its_keeper():
+    grader, verdicts = started(limit_s=5.0), []
+    keeper, child = processes(grader)
+    thread = threading.Thread(target=lambda: verdicts.extend(grade(grader, HOSTILE)))
+    thread.start()
+    time.sleep(0.3)
+    os.kill(keeper, signal.SIGKILL)
+    ended = ends([keeper, child], 2.0)
+    thread.join()
+    grader.close()
+    assert ended
+    assert verdicts == [Verdict.TIMEOUT]
+
+
 def test_workers_that_cannot_start_are_an_error(monkeypatch):
     monkeypatch.setattr("score_jax.rewards.math_pool.COMMAND", [sys.executable, "-c", "1/0"])
     with MathGrader(1) as grader, pytest.raises(RuntimeError, match="1/0' shows why"):
@@ -287,4 +302,7 @@ def test_the_protocol_is_one_line_of_json():
         worker.stdin.flush()
         assert json.loads(worker.stdout.readline()) == [8, False]
         worker.stdin.close()
-        assert worker.wait(5.0) == 0
+        try:
+            assert worker.wait(5.0) == 0
+        finally:
+            worker.kill()
