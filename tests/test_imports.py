@@ -22,6 +22,10 @@ report
 mesh  log  checkpoint  config
 compare
 task
+rewards.math_notation
+rewards.math_form
+rewards.math_answer  rewards.math_expressions  rewards.math_pool
+rewards.math_worker  rewards.math_reward
 datasets.number_riddles  datasets.rows
 datasets.published
 datasets.maths  datasets.programs

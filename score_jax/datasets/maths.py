@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from score_jax import instructions
 from score_jax.datasets.published import PublishedTask
 from score_jax.datasets.rows import Example
+from score_jax.rewards.math_answer import final_answer
+from score_jax.rewards.math_reward import MathGrader
 from score_jax.task import Answer, Grade
 from score_jax.types import Problem
 
@@ -23,12 +24,9 @@ class MathsTask(PublishedTask):
     faults: ClassVar = ("refused", "timeout", "crashed")
 
     @functools.cached_property
-    def grader(self) -> Any:
-        """Has `grade(golds, answers)`, a verdict for each pair, and `check_gold(gold)`.
-
-        Made when it is first asked for: it starts worker processes, which reading problems needs not.
-        """
-        return importlib.import_module("score_jax.rewards.math_reward").MathGrader()
+    def grader(self) -> MathGrader:
+        """Its worker processes start with the first pair that needs them."""
+        return MathGrader()
 
     def problem(self, example: Example) -> Problem:
         return Problem(
@@ -44,7 +42,7 @@ class MathsTask(PublishedTask):
 
     def answer(self, text: str) -> Answer | None:
         """The one final answer of `text`."""
-        return importlib.import_module("score_jax.rewards.math_answer").final_answer(text)
+        return final_answer(text)
 
     def reward(self, problem: Problem, text: str) -> float:
         return self.grade([problem], [text])[0].reward
