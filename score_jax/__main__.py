@@ -1,4 +1,4 @@
-"""The commands: python -m score_jax train | evaluate | solve | report | compare."""
+"""The commands: python -m score_jax train | evaluate | solve | report | compare | sandbox-check."""
 
 from __future__ import annotations
 
@@ -51,6 +51,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     sub.add_argument("problem", help="the problem's text")
     command("report", "Write report.html from what lies in the work directory.", config=False)
     command("compare", "Compare the methods in WORKDIR/METHOD/SEED (launch/seeds.sh).", config=False)
+    text = "Say which layers of the sandbox for model-written programs hold here, and attack it."
+    commands.add_parser("sandbox-check", help=text, description=text, allow_abbrev=False)
     return parser.parse_known_args(argv)
 
 
@@ -58,30 +60,34 @@ def main(argv: list[str]) -> int:
     """Runs a command; what the user can mend ends in one line and exit code 2."""
     args, rest = parse(argv)
     try:
-        run(args, rest)
+        return run(args, rest)
     except (OSError, ValueError) as error:
         if os.environ.get("SCORE_JAX_TRACEBACK"):
             raise
         print(f"score_jax {args.command}: {' '.join((str(error) or repr(error)).split())}", file=sys.stderr)
         return 2
-    return 0
 
 
-def run(args: argparse.Namespace, rest: list[str]) -> None:
-    """Imports what the command needs, and no more: some of it takes seconds."""
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    """Imports what the command needs, and no more: some of it takes seconds. Returns the exit code."""
+    if args.command == "sandbox-check":
+        _refuse(rest)
+        from score_jax.rewards.sandbox.check import sandbox_check
+
+        return 0 if sandbox_check(print) else 1
     if args.command == "report":
         # `--config` and its overrides are allowed here so that one line of options serves every command.
         _refuse([option for option in rest if not option.startswith("--config")])
         from score_jax.report import write_report
 
         print(f"Report: {write_report(args.workdir)}")
-        return
+        return 0
     if args.command == "compare":
         _refuse(rest)
         from score_jax.compare import as_markdown, compare
 
         print(as_markdown(compare(args.workdir)))
-        return
+        return 0
     _quiet_backends()
     from etils import epath
 
@@ -92,7 +98,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> None:
         from score_jax.solve import solve
 
         solve(workdir, args.problem, args.checkpoint)
-        return
+        return 0
     from score_jax.config import load_config
 
     config = load_config(args.config, rest)
@@ -104,6 +110,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> None:
         from score_jax.evaluate import evaluate
 
         evaluate(config, workdir, args.checkpoint)
+    return 0
 
 
 def _refuse(options: list[str]) -> None:
