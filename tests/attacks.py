@@ -408,7 +408,7 @@ def run():
     attempt("at once", lambda: bytearray(1 << 36))
     for _ in range(64):
         attempt("piece", lambda: held.append(bytearray(1 << 26)))
-    # A few fit under the limit of a gigabyte.
+    # A few fit under the limit.
     worked[:] = worked[16:]
 #== map_bomb
 def run():

@@ -17,7 +17,7 @@ from score_jax.rewards.sandbox import lockdown, seccomp
 from score_jax.rewards.sandbox.syscalls import TABLES
 
 #: Bytes of address space of a program's process, and of its tests'.
-MEMORY = 1 << 30
+MEMORY = 512 << 20
 
 
 class Layers:

@@ -159,9 +159,15 @@ class Sandbox:
 
     def _replace(self, worker: Worker) -> Worker:
         worker.kill()
-        new = self._worker()
-        self._workers[self._workers.index(worker)] = new
-        new.wait_until_ready()
+        place = self._workers.index(worker)
+        for tries_left in reversed(range(_TRIES)):
+            new = self._workers[place] = self._worker()
+            try:
+                new.wait_until_ready()
+                break
+            except SandboxError:  # whatever killed the worker may kill the next one while it starts
+                if not tries_left:
+                    raise
         if new.faults.keys() - self._faults.keys():
             raise SandboxError(f"a layer that held does not hold in a new worker: {new.faults}; start again")
         return new
