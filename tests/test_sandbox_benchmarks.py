@@ -63,7 +63,8 @@ def test_mbpp_solutions_pass(box):
     126 redefines `sum`; 533 is given types; 596 names a module that only the solution imports; 601, 367 and
     927 are given objects of the solution's own classes.
     """
-    rows = [json.loads(line) for line in real_file("mbpp/mbpp.jsonl").open()]
+    with real_file("mbpp/mbpp.jsonl").open() as file:
+        rows = [json.loads(line) for line in file]
     assert len(rows) == 974
     verdicts = box.run([mbpp_job(row) for row in rows])
     failed = {row["task_id"]: v for row, v in zip(rows, verdicts, strict=True) if v.status != "passed"}
