@@ -17,6 +17,7 @@ import score_jax.rewards.sandbox.worker as worker_module
 from score_jax.rewards.sandbox import canaries
 from score_jax.rewards.sandbox.check import sandbox_check
 from score_jax.rewards.sandbox.job import Job, SandboxError, entry_names
+from score_jax.rewards.sandbox.layers import NAMES
 from score_jax.rewards.sandbox.pool import REQUIRED, Sandbox
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -248,6 +249,7 @@ def test_closing_leaves_nothing():
 TRAINER = """
 import sys
 sys.path.insert(0, {root!r})
+from score_jax.rewards.sandbox.layers import NAMES
 from score_jax.rewards.sandbox.pool import Sandbox
 from score_jax.rewards.sandbox.job import Job
 box = Sandbox(workers=2, mode={mode!r}, without={without!r}, say=lambda text: None)
@@ -359,6 +361,11 @@ def on_a_machine_without(layer: str, code: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", machine + code], capture_output=True, text=True, timeout=60)
 
 
+def test_every_layer_is_required_and_has_a_mend(box):
+    assert set(REQUIRED) == set(NAMES)
+    assert [layer.name for layer in box.layers() if layer.required and layer.holds] == list(REQUIRED)
+
+
 @pytest.mark.parametrize("layer", WITHOUT)
 def test_a_missing_layer_is_named_with_its_mend(layer):
     code = "from score_jax.__main__ import main; sys.exit(main(['sandbox-check']))"
@@ -373,6 +380,7 @@ def test_a_missing_layer_is_named_with_its_mend(layer):
 
 def test_unsafe_runs_without_and_says_so_at_every_batch():
     code = f"""
+from score_jax.rewards.sandbox.layers import NAMES
 from score_jax.rewards.sandbox.pool import Sandbox
 from score_jax.rewards.sandbox.job import Job
 job = Job(program={HONEST!r}, groups={{"a": {ADD!r}}}, entry=("add",), timeout_s=5)

@@ -10,6 +10,7 @@ import attacks
 import pytest
 from boxes import ADD, HONEST, job, needs_layers, sessions
 
+from score_jax.rewards.sandbox import lockdown
 from score_jax.rewards.sandbox.job import Verdict
 from score_jax.rewards.sandbox.pool import Sandbox
 
@@ -158,6 +159,16 @@ def test_each_layer_is_what_stops_its_attacks(layer, name, writable):
         (verdict,) = box.run([access(name, writable)])
     assert verdict.status == "failed"
     assert layer in said[0]
+
+
+def test_installed_packages_cannot_be_read():
+    """Also where the interpreter's folder is open to everyone, which it need not be here."""
+    stdlib = Path(sysconfig.get_path("stdlib")).resolve()
+    contents = [Path(path) for path, contents in lockdown.readable_paths() if contents]
+    assert stdlib / "json" in contents
+    assert not [
+        path for path in contents if path in (stdlib, *stdlib.parents) or path.name == "site-packages"
+    ]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root is not here to be left")

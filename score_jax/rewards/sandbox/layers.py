@@ -11,10 +11,21 @@ import os
 import platform
 import resource
 import socket
+import sys
 from collections.abc import Callable, Iterable
 
 from score_jax.rewards.sandbox import lockdown, seccomp
 from score_jax.rewards.sandbox.syscalls import TABLES
+
+#: All layers that a worker and its processes put on themselves.
+NAMES = (
+    "no_new_privs",
+    "landlock",
+    "seccomp",
+    "resource limits",
+    "parent-death signal",
+    "non-root user",
+)
 
 #: Bytes of address space of a program's process, and of its tests'.
 MEMORY = 512 << 20
@@ -24,20 +35,22 @@ class Layers:
     """The layers of one worker.
 
     Args:
-      without: names of layers to leave off. The trainer's side lets this be only where the user
-        asked for mode "unsafe".
+      without: names of layers to leave off. The trainer's side lets this be only where the user asked for
+        mode "unsafe".
 
     Attributes:
       faults: name -> why it does not hold, of those that do not.
     """
 
     def __init__(self, without: Iterable[str] = ()):
-        self.faults: dict[str, str] = {name: "left off" for name in without}
+        self.faults: dict[str, str] = dict.fromkeys(without, "left off")
+        if sys.platform != "linux":
+            # Not tried: the numbers of Linux's system calls mean other things elsewhere.
+            self.faults |= dict.fromkeys(NAMES, "needs Linux")
         self._filter = b""
 
     def put_on_worker(self, parent: int | None) -> None:
-        """Once, before the first program; what can be inherited is put on here, as that costs nothing per
-        program."""
+        """Once, before the first program: what can be inherited, as that then costs nothing per program."""
         lockdown.prefer_for_oom()
         # Listed before root is left: the interpreter's folder may be closed to others.
         paths = lockdown.readable_paths()
@@ -46,7 +59,7 @@ class Layers:
         self._put("non-root user", lockdown.leave_root)
         # After root is left, which resets these two.
         self._put("parent-death signal", lambda: lockdown.die_with_parent(parent))
-        with contextlib.suppress(OSError, AttributeError):
+        with contextlib.suppress(OSError, AttributeError):  # Linux alone has the call
             lockdown.unreadable()
         self._put("seccomp", self._build_filter)
 
@@ -65,8 +78,7 @@ class Layers:
             raise OSError(str(self.faults))
 
     def try_out(self) -> None:
-        """Confines a process as a program's is, lets it try what must not work, and adds what did to
-        `faults`."""
+        """Lets a process that is confined as a program's try what must not work; what did is a fault."""
         read, write = os.pipe()
         parent = os.getpid()
         child = os.fork()
@@ -101,7 +113,7 @@ class Layers:
             return
         try:
             act()
-        except (OSError, AttributeError) as error:  # no such function: another system than Linux
+        except OSError as error:
             self.faults[name] = str(error)
 
     def _build_filter(self) -> None:

@@ -27,6 +27,8 @@ _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _VERSION, _PATH_BENEATH = 1, 1
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
 
+_PACKAGES = ("site-packages", "dist-packages")
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -131,7 +133,7 @@ def readable_paths() -> list[tuple[str, bool]]:
     for folder in sorted(folders):
         found.append((folder, False))
         entries = sorted(os.listdir(folder))
-        found += [(os.path.join(folder, name), True) for name in entries if name != "site-packages"]
+        found += [(os.path.join(folder, name), True) for name in entries if name not in _PACKAGES]
     return [*found, ("/dev/null", True), ("/dev/urandom", True), ("/usr/share/zoneinfo", True)]
 
 

@@ -55,8 +55,7 @@ Report = Callable[[int, str, str], None]
 
 
 class _Ended(BaseException):
-    """The program's process has ended. No Exception, so that tests that expect one do not take it for
-    theirs."""
+    """The program's process has ended. No Exception, lest tests that expect one take it for theirs."""
 
 
 class _Object:

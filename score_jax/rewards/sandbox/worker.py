@@ -48,7 +48,6 @@ class Worker:
     Attributes:
       faults: layers that do not hold in it -> why, once `wait_until_ready` has returned.
       deadline: when to give up on the program that it is running, by `time.monotonic`.
-
     """
 
     def __init__(self, without: Sequence[str] = (), bubblewrap: str | None = None):
