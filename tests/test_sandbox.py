@@ -53,10 +53,10 @@ def status(box, *args, **fields):
     ],
 )
 def test_verdicts(box, program, expected):
-    (verdict,) = box.run([job(program, timeout_s=0.5)])
+    (verdict,) = box.run([job(program, timeout_s=0.5 if expected == "timeout" else 10.0)])
     assert verdict.status == expected
     assert verdict.groups == {"tests": expected}
-    assert 0 < verdict.seconds < 1.5
+    assert 0 < verdict.seconds < 2.5
 
 
 def test_groups_have_a_verdict_each(box):
@@ -69,7 +69,7 @@ def test_groups_have_a_verdict_each(box):
 def test_a_group_that_hangs_leaves_the_verdict_of_the_one_before(box):
     program = "def add(a, b):\n    while a == 1: pass\n    return 5"
     groups = {"shown": "assert add(2, 3) == 5", "hidden": "add(1, 1)", "last": "assert add(2, 3) == 5"}
-    (verdict,) = box.run([job(program, groups=groups, timeout_s=0.4)])
+    (verdict,) = box.run([job(program, groups=groups, timeout_s=1.0)])
     assert verdict.groups == {"shown": "passed", "hidden": "timeout", "last": "timeout"}
     assert verdict.status == "timeout"
 
@@ -391,6 +391,14 @@ with Sandbox(workers=1, mode="unsafe", say=print) as box:
     done = on_a_machine_without("landlock", code)
     line = "sandbox = 'unsafe': 1 programs that a model wrote run without landlock"
     assert done.stdout.splitlines() == [line, "passed"] * 2
+
+
+@pytest.mark.parametrize(("layer", "attack"), [("landlock", "read files"), ("seccomp", "open sockets")])
+def test_the_checks_attacks_succeed_without_the_layer(layer, attack):
+    code = "from score_jax.rewards.sandbox.check import sandbox_check; sandbox_check(print, mode='unsafe')"
+    done = on_a_machine_without(layer, code)
+    assert re.search(rf"LEAK +{attack}", done.stdout), done
+    assert "DOES NOT HOLD" in done.stdout
 
 
 def test_another_system_is_refused_in_one_line(monkeypatch):

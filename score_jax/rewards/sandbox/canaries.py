@@ -19,26 +19,26 @@ class Canary:
       name: what it tries.
       program: defines attack(), which returns the list of what it could do, or add(), which is wrong.
       held: the verdicts that show that the sandbox held.
+      timeout_s: ample, as a slow machine is no leak; short for what will not end by itself.
     """
 
     name: str
     program: str
     held: frozenset[str]
+    timeout_s: float = 5.0
 
     def job(self, secret: str) -> Job:
         """Its job; `secret` stands among the expected values alone, where no program may find it."""
         if "passed" in self.held:
-            return Job(
-                program=self.program, groups={"attack": _REFUSED}, entry=("attack",), timeout_s=_SECONDS
-            )
-        tests = f"assert add(2, 3) == 5\nassert add('', '') == {secret!r}"
-        return Job(program=self.program, groups={"sums": tests}, entry=("add",), timeout_s=_SECONDS)
+            tests, entry = _REFUSED, "attack"
+        else:
+            tests, entry = f"assert add(2, 3) == 5\nassert add('', '') == {secret!r}", "add"
+        return Job(program=self.program, groups={"attack": tests}, entry=(entry,), timeout_s=self.timeout_s)
 
     def holds(self, verdict: Verdict) -> bool:
-        return verdict.status in self.held and verdict.seconds < _SECONDS + 0.5
+        return verdict.status in self.held and verdict.seconds < self.timeout_s + 2
 
 
-_SECONDS = 0.4
 _REFUSED = "assert attack() == []"
 
 _PRELUDE = """
@@ -68,7 +68,6 @@ def attack():
     "write files": """
 def attack():
     for folder in ("/tmp", "/dev/shm", "."):
-        attempt(folder, lambda: os.rmdir(folder + "/no such folder of score_jax"))
         attempt(folder, lambda: os.open(folder, os.O_TMPFILE | os.O_RDWR))
     return worked
 """,
@@ -142,19 +141,20 @@ def add(a, b):
         if type(text) is str and "add('', '') ==" in text and "gc" not in text:
             return text.split("'")[-2]
 """,
-    "run for ever": """
+}
+
+_ENDLESS = """
 def add(a, b):
     while True:
         try:
             while True: pass
         except BaseException: pass
-""",
-}
+"""
+
+_NOT_PASSED = frozenset({"failed", "error", "crashed", "timeout"})
 
 CANARIES = (
     *(Canary(name, _PRELUDE + text, frozenset({"passed"})) for name, text in _ACCESS.items()),
-    *(
-        Canary(name, text, frozenset({"failed", "error", "crashed", "timeout"}))
-        for name, text in _REWARD.items()
-    ),
+    *(Canary(name, text, _NOT_PASSED) for name, text in _REWARD.items()),
+    Canary("run for ever", _ENDLESS, frozenset({"timeout"}), timeout_s=0.2),
 )
