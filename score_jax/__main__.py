@@ -1,4 +1,4 @@
-"""The commands: python -m score_jax train | evaluate | solve | export | report | compare."""
+"""The commands: train | evaluate | solve | export | report | compare | sandbox-check."""
 
 from __future__ import annotations
 
@@ -38,6 +38,12 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
                 required=True,
                 help="a config file; --config.FIELD=VALUE changes a field",
             )
+            sub.add_argument(
+                "--sandbox",
+                default="strict",
+                choices=("strict", "unsafe"),
+                help="unsafe: run model-written programs also where the sandbox does not hold",
+            )
         return sub
 
     command("train", "Train; the same command again resumes.", config=True)
@@ -55,6 +61,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     sub.add_argument("--output", required=True, help="the new folder")
     command("report", "Write report.html from what lies in the work directory.", config=False)
     command("compare", "Compare the methods in WORKDIR/METHOD/SEED (launch/seeds.sh).", config=False)
+    text = "Say which layers of the sandbox for model-written programs hold here, and attack it."
+    commands.add_parser("sandbox-check", help=text, description=text, allow_abbrev=False)
     return parser.parse_known_args(argv)
 
 
@@ -62,30 +70,34 @@ def main(argv: list[str]) -> int:
     """Runs a command; what the user can mend ends in one line and exit code 2."""
     args, rest = parse(argv)
     try:
-        run(args, rest)
+        return run(args, rest)
     except (OSError, ValueError) as error:
         if os.environ.get("SCORE_JAX_TRACEBACK"):
             raise
         print(f"score_jax {args.command}: {' '.join((str(error) or repr(error)).split())}", file=sys.stderr)
         return 2
-    return 0
 
 
-def run(args: argparse.Namespace, rest: list[str]) -> None:
-    """Imports what the command needs, and no more: some of it takes seconds."""
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    """Imports what the command needs, and no more: some of it takes seconds. Returns the exit code."""
+    if args.command == "sandbox-check":
+        _refuse(rest)
+        from score_jax.rewards.sandbox.check import sandbox_check
+
+        return 0 if sandbox_check(print) else 1
     if args.command == "report":
         # `--config` and its overrides are allowed here so that one line of options serves every command.
         _refuse([option for option in rest if not option.startswith("--config")])
         from score_jax.report import write_report
 
         print(f"Report: {write_report(args.workdir)}")
-        return
+        return 0
     if args.command == "compare":
         _refuse(rest)
         from score_jax.compare import as_markdown, compare
 
         print(as_markdown(compare(args.workdir)))
-        return
+        return 0
     _quiet_backends()
     from etils import epath
 
@@ -96,24 +108,25 @@ def run(args: argparse.Namespace, rest: list[str]) -> None:
         from score_jax.solve import solve
 
         solve(workdir, args.problem, args.checkpoint)
-        return
+        return 0
     if args.command == "export":
         _refuse(rest)
         from score_jax.export import export
 
         export(workdir, epath.Path(args.output), args.checkpoint)
-        return
+        return 0
     from score_jax.config import load_config
 
     config = load_config(args.config, rest)
     if args.command == "train":
         from score_jax.train import train
 
-        train(config, workdir)
+        train(config, workdir, args.sandbox)
     else:
         from score_jax.evaluate import evaluate
 
-        evaluate(config, workdir, args.checkpoint)
+        evaluate(config, workdir, args.checkpoint, args.sandbox)
+    return 0
 
 
 def _refuse(options: list[str]) -> None:

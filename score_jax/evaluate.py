@@ -23,7 +23,12 @@ from score_jax.task import evaluation_task, first_of, training_task
 from score_jax.types import Problem
 
 
-def evaluate(config: ml_collections.ConfigDict, workdir: epath.Path, checkpoint: str = "stages") -> dict:
+def evaluate(
+    config: ml_collections.ConfigDict,
+    workdir: epath.Path,
+    checkpoint: str = "stages",
+    sandbox: str = "strict",
+) -> dict:
     """Evaluates checkpoints greedily and writes what they did.
 
     Args:
@@ -31,6 +36,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: epath.Path, checkpoint:
       workdir: the run's work directory.
       checkpoint: 'base'; 'latest' or 'best' (by training reward) of the last stage trained so far; a step;
         or 'stages' for the base and the best of every stage.
+      sandbox: for tasks whose attempts are programs, see `Task.prepare`.
 
     Returns:
       results.json as written: entries of checkpoints that were not evaluated now stay.
@@ -47,6 +53,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: epath.Path, checkpoint:
         problems = first_of(
             task.problems(config.evaluate.split), config.evaluate.problems, "config.evaluate.problems"
         )
+        task.prepare(sandbox, say)
         actor, base = load_base(config, workdir, trained_on, say)
         actor = actor.with_task(task)
         results = read_json(results_path)

@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import importlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import ml_collections
 import numpy as np
@@ -105,6 +105,14 @@ class Task(abc.ABC):
         """r̂(y, y*): 1.0 if the answer in `text` is right, else 0.0."""
         answer = self.answer(text)
         return float(answer is not None and answer.value == problem.gold)
+
+    def prepare(self, sandbox: str, say: Callable[[str], object]) -> None:  # noqa: B027 - most tasks need none
+        """Called once before anything is graded. What runs a model's programs checks its sandbox here.
+
+        Args:
+          sandbox: 'strict', or 'unsafe' where the user lets programs run unconfined.
+          say: takes a line of text.
+        """
 
     def grade(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Grade]:
         """The grade of each text as an attempt at its problem; called once per batch of episodes."""

@@ -57,8 +57,11 @@ def batch_of(problems: Sequence[Problem], *, seed: int, step: int, size: int) ->
     return [problems[passes[place // len(problems)][place % len(problems)]] for place in places]
 
 
-def train(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
-    """Runs what is left of a config's stages; the same call again resumes with the same numbers."""
+def train(config: ml_collections.ConfigDict, workdir: epath.Path, sandbox: str = "strict") -> None:
+    """Runs what is left of a config's stages; the same call again resumes with the same numbers.
+
+    `sandbox` is for tasks whose attempts are programs, see `Task.prepare`.
+    """
     check_workdir(workdir, config)
     devices = data_mesh()
     check_rows(config.problems_per_step * config.samples_per_problem, devices, "config.problems_per_step")
@@ -67,6 +70,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     pool = first_of(task.problems("train"), config.train_problems, "config.train_problems")
     tested = measured.problems(config.evaluate.split)
     first_of(tested, config.evaluate.problems, "config.evaluate.problems")
+    task.prepare(sandbox, say)
     actor, base = make_base(config, workdir, task, say=say)
     for one, problems in ((task, task.problems("train")), (measured, tested)):
         # A prompt that is too long is to be known now.

@@ -1,8 +1,9 @@
 """Rows in the formats of the published benchmarks, written for the tests, and stand-ins for the graders."""
 
-import enum
 import json
-from types import SimpleNamespace
+
+from score_jax.rewards.math_reward import Verdict as MathVerdict
+from score_jax.rewards.sandbox.job import Verdict
 
 MATH = {
     "problem": "What is $1+1$?",
@@ -46,14 +47,6 @@ def write(path, rows) -> str:
     return str(path)
 
 
-class MathVerdict(enum.Enum):
-    RIGHT, WRONG, MISSING, TIMEOUT = range(4)
-
-    @property
-    def reward(self) -> float:
-        return float(self is MathVerdict.RIGHT)
-
-
 class MathGrader:
     """Exact comparison; 'hard' takes too long and '?' cannot be read. Keeps what it was asked."""
 
@@ -93,4 +86,4 @@ class Sandbox:
     def _one(self, job):
         groups = dict(zip(job.groups, self.fates[job.program], strict=False))
         status = next((status for status in groups.values() if status != "passed"), "passed")
-        return SimpleNamespace(status=status, groups=groups)
+        return Verdict(status, groups, seconds=0.0)

@@ -214,7 +214,7 @@ def test_maths_rows_that_are_refused(task_of, tmp_path, cls, given, said):
         (rows.mbpp(601, test_list=["assert add_601(0) = 1"]), ["mbpp.jsonl:4", "601", "no Python"]),
         (rows.mbpp(601, test_list=[]), ["mbpp.jsonl:4", "601", "test_list is empty"]),
         (rows.mbpp(601, test_list=[1]), ["mbpp.jsonl:4", "601", "list of texts"]),
-        (rows.mbpp(601, test_list=["assert True"]), ["mbpp.jsonl:4", "601", "nothing that its code"]),
+        (rows.mbpp(601, test_list=["assert True"]), ["mbpp.jsonl:4", "601", "solution defines nothing"]),
         (without(rows.mbpp(601), "test_setup_code"), ["mbpp.jsonl:4", "601", "no field 'test_setup_code'"]),
         (rows.mbpp(601) | {"task_id": "601"}, ["mbpp.jsonl:4", "type int"]),
     ],

@@ -1,8 +1,5 @@
 """Attempts at the published benchmarks: how an answer is read out of a text, and what it earns."""
 
-import sys
-from types import SimpleNamespace
-
 import published_rows as rows
 import pytest
 from published_rows import write
@@ -63,13 +60,6 @@ def sandboxed(cls, fates, **tests):
     task = cls()
     task.sandbox = rows.Sandbox(fates)
     return task, Problem(id="p", prompt="?", gold="", tests=types.Tests(entry=("f",), **tests))
-
-
-@pytest.fixture(autouse=True)
-def jobs(monkeypatch):
-    """Jobs as plain values."""
-    module = SimpleNamespace(Job=SimpleNamespace)
-    monkeypatch.setitem(sys.modules, "score_jax.rewards.sandbox.job", module)
 
 
 FATES = {

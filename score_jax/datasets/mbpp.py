@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from score_jax import instructions
 from score_jax.datasets import published
-from score_jax.datasets.programs import ProgramsTask, definitions, parse, tests_of, tests_to_json
+from score_jax.datasets.programs import ProgramsTask, parse, tests_of, tests_to_json
 from score_jax.datasets.rows import Example, Row, read_rows, unix
+from score_jax.rewards.sandbox.job import entry_names
 from score_jax.types import Tests
 
 PUBLISHED = "mbpp.jsonl, published at github.com/google-research/google-research, folder mbpp"
@@ -68,16 +68,15 @@ def _example(row: Row) -> Example:
 
 
 def entry_of(row: Row, code: str, tests: Sequence[str]) -> tuple[str, ...]:
-    """The names that tests use of the reference program: of its functions and classes, in its order.
+    """The names that tests use of the reference program, in its order.
 
     Raises:
       ValueError: they use none; names the row.
     """
-    used = {node.id for test in tests for node in ast.walk(parse(test)) if isinstance(node, ast.Name)}
-    entry = tuple(node.name for node in definitions(code) if node.name in used)
-    if not entry:
-        raise ValueError(f"{row.name}: its tests use nothing that its code defines; mend the row")
-    return entry
+    try:
+        return entry_names(code, *tests)
+    except ValueError as error:
+        raise ValueError(f"{row.name}: {error}; mend the row") from error
 
 
 def few_shot(examples: Sequence[Example]) -> str:

@@ -6,21 +6,23 @@ import abc
 import ast
 import dataclasses
 import functools
-import importlib
 import json
 import re
 import warnings
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 from score_jax import instructions
 from score_jax.datasets.published import PublishedTask
 from score_jax.datasets.rows import Example
+from score_jax.rewards.sandbox.check import sandbox_check
+from score_jax.rewards.sandbox.job import STATUSES, Job, SandboxError, Verdict
+from score_jax.rewards.sandbox.pool import Sandbox
 from score_jax.task import Answer, Grade
 from score_jax.types import Problem, Tests
 
 # What becomes of a program that does not pass.
-FAULTS = ("failed", "error", "timeout", "crashed", "harness_error")
+FAULTS = STATUSES[1:]
 _OPEN = re.compile(r"```[^\n`]*\n")
 _CLOSE = re.compile(r"\n?```")
 _TIMEOUT_S = 5.0
@@ -100,9 +102,23 @@ class ProgramsTask(PublishedTask):
     graded: ClassVar[tuple[str, ...]] = ("shown", "hidden")
 
     @functools.cached_property
-    def sandbox(self) -> Any:
-        """Has `run(jobs)`, which gives a verdict for each job. Made when the first program is to be run."""
-        return importlib.import_module("score_jax.rewards.sandbox.pool").Sandbox()
+    def sandbox(self) -> Sandbox:
+        """Runs the programs; strict unless `prepare` was told otherwise."""
+        return Sandbox()
+
+    def prepare(self, sandbox: str, say: Callable[[str], object]) -> None:
+        """Looks whether the sandbox holds on this machine, by attacking it, before any program is run.
+
+        Raises:
+          SandboxError: it does not, and `sandbox` is not 'unsafe'.
+        """
+        safe = sandbox_check(say, sandbox)
+        if not safe and sandbox != "unsafe":
+            raise SandboxError(
+                "the sandbox for model-written programs does not hold here (what is missing stands above); "
+                "mend that, or run them unconfined with --sandbox=unsafe"
+            )
+        self.sandbox = Sandbox(mode=sandbox, say=say)
 
     @abc.abstractmethod
     def prompt(self, example: Example) -> str:
@@ -147,8 +163,8 @@ class ProgramsTask(PublishedTask):
             grades[index] = self._grade(problems[index].tests, verdict)
         return grades
 
-    def _job(self, problem: Problem, answer: str) -> Any:
-        return importlib.import_module("score_jax.rewards.sandbox.job").Job(
+    def _job(self, problem: Problem, answer: str) -> Job:
+        return Job(
             program=self.program(problem, answer),
             groups=groups_of(problem.tests),
             entry=problem.tests.entry,
@@ -156,7 +172,7 @@ class ProgramsTask(PublishedTask):
             timeout_s=_TIMEOUT_S,
         )
 
-    def _grade(self, tests: Tests, verdict: Any) -> Grade:
+    def _grade(self, tests: Tests, verdict: Verdict) -> Grade:
         # A group that the sandbox says nothing of shares the fate of the whole, and never passes.
         unsaid = "harness_error" if verdict.status == "passed" else verdict.status
         statuses = {name: verdict.groups.get(name, unsaid) for name in groups_of(tests)}
