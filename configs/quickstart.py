@@ -70,7 +70,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.stages = ("stage1", "stage2")
     config.stage1 = stage("stage_one", "stage_one", steps=60, beta_1=0.01, beta_2=0.54)
     config.stage2 = stage(
-        "stage_two", "stage_two", steps=160, alpha=5.0, beta_1=0.05, beta_2=0.5, scale_kl=True
+        "stage_two", "stage_two", steps=160, alpha=5.0, beta_1=0.02, beta_2=0.53, scale_kl=True
     )
 
     config.evaluate = ml_collections.ConfigDict()

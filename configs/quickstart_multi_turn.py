@@ -12,5 +12,5 @@ def get_config():
     config = quickstart.get_config()
     config.stages = ("stage1",)
     del config.stage2
-    config.stage1 = quickstart.stage("multi_turn", "multi_turn", steps=220, beta_1=0.05, beta_2=0.5)
+    config.stage1 = quickstart.stage("multi_turn", "multi_turn", steps=220, beta_1=0.02, beta_2=0.53)
     return config

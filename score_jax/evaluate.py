@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Callable, Sequence
 
 import jax
 import ml_collections
+import numpy as np
 from etils import epath
 
 from score_jax import model as models
@@ -13,10 +16,10 @@ from score_jax import rollout
 from score_jax.base import load_base
 from score_jax.checkpoint import Checkpoints
 from score_jax.config import check_workdir, config_of
-from score_jax.log import say
+from score_jax.log import Progress, say
 from score_jax.mesh import by_row, check_rows, data_mesh, everywhere
 from score_jax.metrics import result_of
-from score_jax.records import read_json, read_jsonl, write_json, write_jsonl
+from score_jax.records import Draft, read_json, read_jsonl, write_json, write_jsonl
 from score_jax.rollout import Actor, Graded
 from score_jax.step import Optimizer
 from score_jax.task import evaluation_task, first_of, training_task
@@ -29,7 +32,7 @@ def evaluate(
     checkpoint: str = "stages",
     sandbox: str = "strict",
 ) -> dict:
-    """Evaluates checkpoints greedily and writes what they did.
+    """Evaluates checkpoints greedily and writes what they did; stopped, the same call goes on.
 
     Args:
       config: the run's config; its `evaluate` section may differ from the run's.
@@ -56,15 +59,15 @@ def evaluate(
         task.prepare(sandbox, say)
         actor, base = load_base(config, workdir, trained_on, say)
         actor = actor.with_task(task)
-        results = read_json(results_path)
-        rows = read_jsonl(attempts_path)
+        results, rows, drafts = read_json(results_path), read_jsonl(attempts_path), []
+        split = split_of(config)
         for name, step in chosen.items():
+            drafts.append(draft_of(config, workdir, problems, name=name, step=step))
             params = load_policy(config, checkpoints, step, actor, base)
-            graded = attempt_all(actor, params, problems, config, name)
-            fresh = attempt_rows(graded, checkpoint=name, step=step, split=config.evaluate.split)
+            fresh = attempt_all(actor, params, problems, config, name=name, step=step, draft=drafts[-1])
             rows = [row for row in rows if row["checkpoint"] != name] + fresh
-            earlier = results.get(name, {}).get("split", config.evaluate.split)
-            if earlier != config.evaluate.split:
+            earlier = results.get(name, {}).get("split", split)
+            if earlier != split:
                 say(f"{name}: its evaluation on the {earlier} split is replaced.")
             results[name] = result_of(fresh)
             say(summary_line(name, results[name]))
@@ -73,6 +76,8 @@ def evaluate(
     results = dict(sorted(results.items(), key=lambda item: place(item[0])))
     write_jsonl(attempts_path, sorted(rows, key=lambda row: place(row["checkpoint"])))
     write_json(results_path, results)
+    for draft in drafts:
+        draft.delete()
     return results
 
 
@@ -129,30 +134,65 @@ def load_one(
         return name, actor, load_policy(config, checkpoints, step, actor, base)
 
 
+def split_of(config: ml_collections.ConfigDict) -> str:
+    """What results call the problems: their split, and their task if it is not the one trained on."""
+    task = config.evaluate.task.rpartition(":")[2]
+    return f"{task} {config.evaluate.split}" if task else config.evaluate.split
+
+
+def draft_of(
+    config: ml_collections.ConfigDict,
+    workdir: epath.Path,
+    problems: Sequence[Problem],
+    *,
+    name: str,
+    step: int,
+) -> Draft:
+    """Where a checkpoint's rows are kept until all evaluations are done."""
+    stamp = {
+        "checkpoint": name,
+        "step": step,
+        "seed": config.seed,
+        "evaluate": json.loads(config.evaluate.to_json()),
+        "problems": zlib.crc32("".join(problem.id + problem.prompt for problem in problems).encode()),
+    }
+    return Draft(workdir / "drafts" / f"{name}.jsonl", stamp, multiple=config.evaluate.batch)
+
+
 def attempt_all(
     actor: Actor,
     params: dict,
     problems: Sequence[Problem],
     config: ml_collections.ConfigDict,
+    *,
     name: str,
-) -> Graded:
-    """Attempts at all problems, `evaluate.batch` at a time; the last batch is filled up and cut."""
+    step: int,
+    draft: Draft,
+) -> list[dict]:
+    """The rows of attempts.jsonl for all problems, `evaluate.batch` at a time, on from where `draft` stands.
+
+    The last batch is filled up and cut.
+    """
     size = config.evaluate.batch
-    parts = []
-    for cut in range(0, len(problems), size):
-        batch = problems[cut : cut + size]
-        filled = [*batch] + [batch[-1]] * (size - len(batch))
-        keys = rollout.row_keys(config.seed, f"evaluate {name}", cut, size)
-        _, graded = rollout.roll_out(
-            actor,
-            params,
-            filled,
-            keys,
-            temperature=config.evaluate.temperature,
-            sharding=by_row(data_mesh()),
-        )
-        parts.append(graded.head(len(batch)))
-    return Graded.join(parts)
+    batches, done = -(-len(problems) // size), -(-len(draft.rows) // size)
+    with Progress(f"evaluate {name}", batches, every=config.log.every, done=done) as progress:
+        for cut in range(done * size, len(problems), size):
+            batch = problems[cut : cut + size]
+            filled = [*batch] + [batch[-1]] * (size - len(batch))
+            keys = rollout.row_keys(config.seed, f"evaluate {name}", cut, size)
+            _, graded = rollout.roll_out(
+                actor,
+                params,
+                filled,
+                keys,
+                temperature=config.evaluate.temperature,
+                sharding=by_row(data_mesh()),
+            )
+            graded = graded.head(len(batch))
+            draft.extend(attempt_rows(graded, checkpoint=name, step=step, split=split_of(config)))
+            last = np.mean([row["rewards"][-1] for row in draft.rows])
+            progress.advance({f"acc_t{config.evaluate.attempts}": last})
+    return draft.rows
 
 
 def attempt_rows(graded: Graded, *, checkpoint: str, step: int, split: str) -> list[dict]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -75,3 +75,36 @@ def read_jsonl(path: epath.PathLike, notes: list[str] | None = None) -> list[dic
             if notes is not None:
                 notes.append(f"{path.name}: its last line is unfinished and was left out (1 line).")
     return rows
+
+
+class Draft:
+    """Rows of a long piece of work, kept as they are made, so that the same work goes on after a stop.
+
+    Attributes:
+      rows: those that an earlier try at the same work left, and those added since.
+    """
+
+    def __init__(self, path: epath.PathLike, stamp: Mapping[str, Any], *, multiple: int = 1):
+        """Opens the draft at `path`.
+
+        Args:
+          path: of a JSONL file, whose first row is `stamp`.
+          stamp: all that the rows depend on, in JSON's own types; a draft with another one is dropped.
+          multiple: rows come in batches of so many; those of an unfinished batch are dropped.
+        """
+        self._path = epath.Path(path)
+        found = read_jsonl(path)
+        rows = found[1:] if found[:1] == [stamp] else []
+        self.rows = rows[: len(rows) // multiple * multiple]
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_jsonl(path, [stamp, *self.rows])
+
+    def extend(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Adds rows."""
+        with self._path.open("a") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
+        self.rows += rows
+
+    def delete(self) -> None:
+        """The work is done and its rows lie elsewhere."""
+        self._path.unlink()

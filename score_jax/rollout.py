@@ -47,17 +47,6 @@ class Graded:
         """The first rows alone."""
         return Graded(**{f.name: getattr(self, f.name)[:rows] for f in dataclasses.fields(self)})
 
-    @staticmethod
-    def join(parts: Sequence[Graded]) -> Graded:
-        """All parts as one."""
-        rows = lambda name: [row for part in parts for row in getattr(part, name)]
-        arrays = lambda name: np.concatenate([getattr(part, name) for part in parts])
-        return Graded(
-            *(rows(name) for name in ("problems", "texts", "answers")),
-            *(arrays(name) for name in ("rewards", "finished", "decisive")),
-            notes=rows("notes"),
-        )
-
 
 @dataclasses.dataclass(frozen=True)
 class Actor:

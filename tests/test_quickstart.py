@@ -11,12 +11,14 @@ import pytest
 import tiny
 from etils import epath
 
+from score_jax import rollout
 from score_jax.__main__ import main
 from score_jax.base import load_base
 from score_jax.checkpoint import Checkpoints
 from score_jax.config import load_config
 from score_jax.datasets.number_riddles import NumberRiddles
 from score_jax.evaluate import load_policy
+from score_jax.records import Draft
 from score_jax.step import Optimizer
 from score_jax.task import load_task
 
@@ -232,6 +234,43 @@ def test_another_task_can_be_evaluated(run, folder, tmp_path):
     ids = [row["id"] for row in rows_of(workdir / "attempts.jsonl") if row["checkpoint"] == "base"]
     assert ids == [problem.id for problem in tiny.Riddles().problems("test")[:20]]
     assert ids != [row["id"] for row in rows_of(run / "attempts.jsonl") if row["checkpoint"] == "base"]
+
+
+def test_a_stopped_evaluation_goes_on_where_it_was(run, folder, tmp_path, monkeypatch):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    for name in ("attempts.jsonl", "results.json"):
+        (copy / name).unlink()
+    roll_out, calls = rollout.roll_out, []
+
+    def stopped(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 4:  # of six batches: two of each checkpoint
+            raise OSError("stopped")
+        return roll_out(*args, **kwargs)
+
+    monkeypatch.setattr(rollout, "roll_out", stopped)
+    args = ["evaluate", f"--workdir={copy}", *options(folder)]
+    assert main(args) == 2
+    assert not (copy / "attempts.jsonl").exists()
+    with (copy / "drafts" / "stage_one.jsonl").open("a") as file:
+        file.write('{"checkpoint": "stage_o')  # torn by the stop
+    assert main(args) == 0
+    assert len(calls) == 4 + 1 + 1 + 2  # the base's second batch, which was not full, is done again
+    for name in ("attempts.jsonl", "results.json"):
+        assert (copy / name).read_text() == (run / name).read_text()
+    assert not list((copy / "drafts").iterdir())
+
+
+def test_a_draft_of_other_work_is_dropped(tmp_path):
+    path = tmp_path / "drafts" / "x.jsonl"
+    draft = Draft(path, {"seed": 1}, multiple=2)
+    draft.extend([{"n": 1}, {"n": 2}])
+    draft.extend([{"n": 3}])
+    assert Draft(path, {"seed": 1}, multiple=2).rows == [{"n": 1}, {"n": 2}]
+    assert Draft(path, {"seed": 1}).rows == [{"n": 1}, {"n": 2}]
+    assert Draft(path, {"seed": 2}).rows == []
+    assert Draft(path, {"seed": 1}).rows == []
 
 
 @pytest.mark.parametrize("command", ["evaluate", "solve"])

@@ -12,7 +12,7 @@ import tiny
 from score_jax import mesh, prompts, rollout
 from score_jax.chat import plain
 from score_jax.evaluate import attempt_rows
-from score_jax.rollout import Actor, Graded, row_keys
+from score_jax.rollout import Actor, row_keys
 from score_jax.task import Grade
 from score_jax.train import step_metrics
 from score_jax.types import CONTEXT, PADDING, Episodes, Problem
@@ -112,8 +112,7 @@ def test_the_checker_is_asked_once_and_its_notes_are_kept(actor):
     assert graded.rewards.tolist() == REWARDS
     letters = [[float(len(text)) for text, _ in texts] for texts in ATTEMPTS]
     assert graded.notes == [[{"letters": count} for count in row] for row in letters]
-    both = Graded.join([graded.head(1), graded])
-    assert both.notes == graded.notes[:1] + graded.notes
+    assert graded.head(1).notes == graded.notes[:1]
     rows = attempt_rows(graded, checkpoint="base", step=0, split="test")
     assert [row["notes"] for row in rows] == graded.notes
     plain = rollout.grade(actor, problems, *read(episodes))
@@ -160,20 +159,13 @@ def test_experience_marks_the_leading_tokens_of_each_attempt(actor):
         np.testing.assert_array_equal(experience.decisive[row], expected)
 
 
-def test_head_and_join_take_graded_episodes_apart_and_together(actor):
+def test_head_takes_the_first_rows(actor):
     problems, episodes = written(actor)
     whole = rollout.grade(actor, problems, *read(episodes))
     first = whole.head(2)
     assert (first.problems, first.texts, first.answers) == (problems[:2], whole.texts[:2], ANSWERS[:2])
     for name in ("rewards", "finished", "decisive"):
         np.testing.assert_array_equal(getattr(first, name), getattr(whole, name)[:2])
-    joined = Graded.join([first, whole])
-    assert joined.problems == problems[:2] + problems
-    assert joined.texts == whole.texts[:2] + whole.texts
-    assert joined.answers == ANSWERS[:2] + ANSWERS
-    for name in ("rewards", "finished", "decisive"):
-        both = np.concatenate([getattr(whole, name)[:2], getattr(whole, name)])
-        np.testing.assert_array_equal(getattr(joined, name), both)
 
 
 def test_with_attempts_changes_the_number_of_attempts_alone(actor):
