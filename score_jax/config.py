@@ -20,7 +20,7 @@ SMALL = "small"  # the model.name of one that is pre-trained here; others are th
 DTYPES = ("float32", "bfloat16")
 SPLITS = ("train", "validation", "test")
 _POSITIVE = (
-    *("train_problems", "problems_per_step", "samples_per_problem", "micro_batches", "score_chunk"),
+    *("problems_per_step", "samples_per_problem", "micro_batches", "score_chunk"),
     *("slots.prompt", "slots.attempt", "checkpoint_every", "optimizer.clip_norm"),
     *("evaluate.attempts", "evaluate.batch", "log.every", "log.transcript_every"),
 )
@@ -116,7 +116,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     require("evaluate.task", isinstance(value("evaluate.task"), str), "write it as 'package.module:Class'")
     small = value("model.name") == SMALL
     positive(*_POSITIVE, *(_POSITIVE_IF_SMALL if small else ()))
-    not_negative("evaluate.temperature", "evaluate.problems", "lora_rank")
+    not_negative("evaluate.temperature", "evaluate.problems", "train_problems", "lora_rank")
     require(
         "samples_per_problem", value("samples_per_problem") > 1, "RLOO needs at least 2 samples per problem"
     )

@@ -69,10 +69,10 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, sandbox: str =
     measured = evaluation_task(config, task)
     pool = first_of(task.problems("train"), config.train_problems, "config.train_problems")
     tested = measured.problems(config.evaluate.split)
-    first_of(tested, config.evaluate.problems, "config.evaluate.problems")
+    tested = first_of(tested, config.evaluate.problems, "config.evaluate.problems")
     task.prepare(sandbox, say)
     actor, base = make_base(config, workdir, task, say=say)
-    for one, problems in ((task, task.problems("train")), (measured, tested)):
+    for one, problems in ((task, pool), (measured, tested)):
         # A prompt that is too long is to be known now.
         prompts.encode_prompts(actor.format, problems, actor.with_task(one).slots)
     claim_workdir(workdir, config)

@@ -1,0 +1,109 @@
+"""The shipped configs: all resolve, and those of real tasks run on the real files with a tiny model."""
+
+import json
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+import tiny
+from gemma import gm
+from real_data import real_file
+
+from score_jax import model as models
+from score_jax import train
+from score_jax.__main__ import main
+from score_jax.config import load_config
+from score_jax.task import Task, load_task
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted(path.name for path in (ROOT / "configs").glob("*.py"))
+REAL = ("math_gemma2_2b", "math_gemma3_4b", "gsm8k_gemma3_1b", "code_gemma3_4b")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_resolves_and_opens_with_what_a_user_asks(name):
+    config = load_config(f"configs/{name}")
+    for key in config.stages:
+        assert train.objective_of(config[key]).attempts == config[key].attempts
+    assert isinstance(load_task(config.task), Task)
+    text = (ROOT / "configs" / name).read_text()
+    for word in ("Command", "Hardware", "Result"):
+        assert f"\n{word} " in text, word
+    assert re.search(rf"--config=configs/{name}|quickstart\.sh", text)
+    if name.removesuffix(".py") in REAL:
+        assert "\nMemory " in text and "\nPaper " in text
+        assert isinstance(models.named_gemma(config.model.name, "bfloat16"), gm.nn.Transformer)
+
+
+def test_the_papers_numbers_stand_in_its_experiment():
+    """Table 8, the columns of MATH and MBPP."""
+    for name, steps, batch, beta_2 in (
+        ("math_gemma2_2b", 3000, 512, 0.1),
+        ("code_gemma3_4b", 1500, 128, 0.25),
+    ):
+        config = load_config(f"configs/{name}.py")
+        one, two = config.stage1, config.stage2
+        assert one.steps + two.steps == steps
+        assert config.problems_per_step * config.samples_per_problem == batch
+        assert (one.beta_1, two.beta_1, one.beta_2, two.alpha) == (0.01, 0.01, beta_2, 10)
+        assert (config.temperature, config.evaluate.temperature) == (1.0, 0.0)
+    assert load_config("configs/math_gemma2_2b.py").stage2.learning_rate == 5e-6
+
+
+@pytest.fixture(scope="module")
+def gemmas(tmp_path_factory):
+    """Random checkpoints and tokenizers of a tiny Gemma 2 and 3."""
+    folder = tmp_path_factory.mktemp("gemmas")
+    for version, cls in ((2, tiny.TinyGemma2), (3, tiny.TinyGemma3)):
+        tiny.released_tokenizer(folder / f"tokenizer{version}.model", version)
+        params = models.init_params(cls(dtype=jnp.float32), jax.random.key(version))
+        gm.ckpts.save_params(params, folder / f"gemma{version}", wait_until_finished=True)
+    return folder
+
+
+def files_of(name: str) -> dict[str, Path]:
+    return {
+        "math": {"files.train": "math500/train_sample_2000.jsonl", "files.test": "math500/test.jsonl"},
+        "gsm8k": {"files.train": "gsm8k/train.jsonl", "files.test": "gsm8k/test.jsonl"},
+        "code": {
+            "files.mbpp": "mbpp/mbpp.jsonl",
+            "evaluate.files.human_eval": "human_eval/HumanEval.jsonl.gz",
+        },
+    }[name.partition("_")[0]]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_tasks_train_and_evaluate_with_a_shrunken_model(name, gemmas, tmp_path):
+    """One step of each stage and an evaluation on the real files, by the commands alone."""
+    version = 2 if "gemma2" in name else 3
+    fields = {field: real_file(path) for field, path in files_of(name).items()} | {
+        "data_dir": tmp_path / "data",
+        "model.name": f"tiny:TinyGemma{version}",
+        "model.checkpoint": gemmas / f"gemma{version}",
+        "model.tokenizer": gemmas / f"tokenizer{version}.model",
+        "model.dtype": "float32",
+        "slots.prompt": 2500,
+        "train_problems": 8,
+        "slots.attempt": 8,
+        "problems_per_step": 4,
+        "samples_per_problem": 2,
+        "micro_batches": 1,
+        "stage1.steps": 1,
+        "stage2.steps": 1,
+        "evaluate.problems": 8,
+        "evaluate.batch": 8,
+    }
+    args = [f"--config=configs/{name}.py", f"--workdir={tmp_path / 'run'}"]
+    args += [f"--config.{field}={value}" for field, value in fields.items()]
+    assert main(["train", *args]) == 0
+    assert main(["evaluate", *args]) == 0
+    steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["stage"] for row in steps] == ["stage_one", "stage_two"]
+    assert all(row["sampler_gap"] < 1e-3 for row in steps)
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert list(results) == ["base", "stage_one", "stage_two"]
+    assert all(result["n"] == 8 and result["acc_t2"] == 0 for result in results.values())
+    if name.startswith("code"):
+        assert "shown_only_t2" in steps[0] and results["base"]["split"] == "HumanEval test"
