@@ -6,7 +6,7 @@ Command   python -m score_jax train --config=configs/gsm8k_gemma3_1b.py --workdi
 Hardware  accelerators of 40 GB or more; every device holds a full copy, and batches are spread over them
 Memory    of each device, by arithmetic: 16 GB for 1.00 billion parameters (float32 with Adam's two moments,
           12 bytes each, and two bfloat16 copies to compute and to compare with), 8 GB for the gradient and
-          its sum; activations come on top, all layers' of a micro-batch
+          its sum; activations come on top, of one micro-batch
 Paper     nothing of this task or model
 Result    not run: no weights were at hand
 """

@@ -6,7 +6,7 @@ Command   python -m score_jax train --config=configs/math_gemma3_4b.py --workdir
 Hardware  accelerators of 40 GB or more; every device holds a full copy, and batches are spread over them
 Memory    of each device, by arithmetic: 8 GB for 3.88 billion frozen parameters (bfloat16), 2 GB for 108
           million adapters (float32, with Adam's two moments, the gradient and its sum); activations come on
-          top, all layers' of a micro-batch
+          top, of one micro-batch
 Paper     nothing of this model; Table 2 has Gemini 1.5 Flash: Acc@t1 / Acc@t2 from 52.6 / 41.4 to 60.0 / 64.4
 Result    not run: no weights were at hand
 """

@@ -54,6 +54,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.problems_per_step = 64
     config.samples_per_problem = 4
     config.micro_batches = 1
+    config.remat = False  # compute each layer anew in the backward pass: less memory, more time
     config.score_chunk = 16  # positions whose vocabulary-wide scores are held at a time
     config.temperature = 1.0  # Table 8
     config.kl_estimator = "full"  # of score_jax.kl; over so small a vocabulary the exact KL costs little

@@ -99,6 +99,17 @@ def without_adapters(model: nn.Module) -> nn.Module:
     return model.model if isinstance(model, gm.nn.LoRA) else model
 
 
+def another(model: nn.Module) -> nn.Module:
+    """The same model, but not equal to it.
+
+    # subtle: the gemma package jits its models, and flax keeps one trace for all equal ones, so that a call
+    # under an interceptor would get the trace of one without. False means the same as None in this field.
+    """
+    if isinstance(model, gm.nn.LoRA):
+        return model.clone(model=another(model.model))
+    return model.clone(return_last_only=False)
+
+
 def for_params(model: nn.Module, params: dict) -> nn.Module:
     """The model that `params` are complete for: without its adapters where they have none."""
     return model if peft.split_params(params).lora else without_adapters(model)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import re
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -10,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from score_jax import model as models
 from score_jax.types import CONTEXT, PADDING, Episodes
 
 
@@ -19,22 +23,53 @@ def positions_of(valid: Bool[Array, "E L"]) -> Int[Array, "E L"]:
 
 
 def hidden_states(
-    model: nn.Module, params: dict, tokens: Int[Array, "E L"], attempt: Int[Array, "E L"]
+    model: nn.Module,
+    params: dict,
+    tokens: Int[Array, "E L"],
+    attempt: Int[Array, "E L"],
+    *,
+    remat: bool = False,
 ) -> Float[Array, "E L D"]:
     """The final hidden states of whole transcripts; every attempt in one forward pass.
+
+    With `remat` the backward pass computes each layer anew and holds what is within one of them alone.
 
     attention mask of one row · · p p 1 1 · f 2 2     (· = padding, anywhere)
     a query sees the non-padding tokens up to itself
     """
     valid = attempt != PADDING
     causal = jnp.tril(jnp.ones((tokens.shape[1],) * 2, bool))
-    return model.apply(
-        {"params": params},
-        tokens,
-        positions=positions_of(valid),
-        attention_mask=valid[:, None, :] & causal[None],
-        return_hidden_states=True,  # the logits that the model makes beside them are dead code under jit
-    ).hidden_states
+    inputs = {
+        "positions": positions_of(valid),
+        "attention_mask": valid[:, None, :] & causal[None],
+        "return_hidden_states": True,  # the logits that the model makes beside them are dead code under jit
+    }
+    if not remat:
+        return model.apply({"params": params}, tokens, **inputs).hidden_states
+    with nn.intercept_methods(recompute_layers()):
+        return models.another(model).apply({"params": params}, tokens, **inputs).hidden_states
+
+
+def recompute_layers() -> Callable:
+    """An interceptor that rematerialises a Gemma's layers: layer_0, layer_1, ... of its parameters."""
+    inside = []
+
+    def intercept(next_fun: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+        module = context.module
+        is_layer = context.method_name == "__call__" and re.fullmatch(r"layer_\d+", module.name or "")
+        if inside or not is_layer:
+            return next_fun(*args, **kwargs)
+
+        def layer(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            inside.append(module)  # this call is to reach the layer itself
+            try:
+                return module(*args, **kwargs)
+            finally:
+                inside.pop()
+
+        return nn.remat(layer)(module, *args, **kwargs)
+
+    return intercept
 
 
 @flax.struct.dataclass

@@ -71,6 +71,7 @@ class Learner:
       temperature: of the sampler, so that the same distribution is scored.
       micro_batches: the gradient is accumulated over so many parts of the batch; problems stay whole.
       chunk: positions whose vocabulary-wide scores are held at a time.
+      remat: the backward pass computes each layer anew, see `policy.hidden_states`.
     """
 
     model: nn.Module
@@ -81,6 +82,7 @@ class Learner:
     temperature: float = 1.0
     micro_batches: int = 1
     chunk: int = 64
+    remat: bool = False
 
 
 def rl_loss(
@@ -96,7 +98,11 @@ def rl_loss(
     params = models.join(learner.model, frozen, trainable)
     head = lambda params: policy.head_of(learner.model, params, learner.temperature)
     hidden = lambda params: policy.hidden_states(
-        models.for_params(learner.model, params), params, episodes.tokens, episodes.attempt
+        models.for_params(learner.model, params),
+        params,
+        episodes.tokens,
+        episodes.attempt,
+        remat=learner.remat,
     )
     score = lambda params, **reference: policy.score_tokens(
         head(params), hidden(params), episodes, chunk=learner.chunk, **reference

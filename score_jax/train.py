@@ -132,6 +132,7 @@ def train_stage(
         temperature=config.temperature,
         micro_batches=config.micro_batches,
         chunk=config.score_chunk,
+        remat=config.remat,
     )
     window = []
     done = int(state.step) - begin

@@ -154,3 +154,22 @@ def test_a_model_of_ones_own_goes_by_its_module():
 def test_a_model_that_does_not_exist_is_refused_with_those_that_do(name):
     with pytest.raises(ValueError, match=r"config\.model\.name = .*Gemma2_2B.*package\.module:Class"):
         models.named_gemma(name, "float32")
+
+
+@pytest.mark.parametrize("family", [*sorted(tiny.FAMILIES), "adapters"])
+def test_layers_computed_anew_change_nothing_but_memory(family):
+    """After the plain pass has been traced, whose trace must not be used again."""
+    model = tiny.FAMILIES.get(family) or models.with_adapters(tiny.FAMILIES["gemma3"], RANK)
+    params, episodes = random_params(model), tiny.transcripts(4)
+
+    def loss(params, remat):
+        states = policy.hidden_states(model, params, episodes.tokens, episodes.attempt, remat=remat)
+        return jnp.sum(states**2)
+
+    step = jax.jit(jax.value_and_grad(loss), static_argnums=1)
+    (plain, grads), (again, more_grads) = step(params, False), step(params, True)
+    np.testing.assert_allclose(again, plain, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), grads, more_grads)
+    memory = lambda remat: step.lower(params, remat).compile().memory_analysis().temp_size_in_bytes
+    assert memory(True) < 0.7 * memory(False)
+    assert str(jax.make_jaxpr(step, static_argnums=1)(params, False)).count("remat") == 0
