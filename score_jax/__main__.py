@@ -104,16 +104,14 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     workdir = epath.Path(args.workdir)
     _cache_compilations()
     if args.command == "solve":
-        _refuse([option for option in rest if not option.startswith("--config")])
         from score_jax.solve import solve
 
-        solve(workdir, args.problem, args.checkpoint)
+        solve(workdir, args.problem, args.checkpoint, _overrides(rest))
         return 0
     if args.command == "export":
-        _refuse(rest)
         from score_jax.export import export
 
-        export(workdir, epath.Path(args.output), args.checkpoint)
+        export(workdir, epath.Path(args.output), args.checkpoint, _overrides(rest))
         return 0
     from score_jax.config import load_config
 
@@ -127,6 +125,12 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
         evaluate(config, workdir, args.checkpoint, args.sandbox)
     return 0
+
+
+def _overrides(options: list[str]) -> list[str]:
+    """The --config.FIELD=VALUE among `options`; one line of options is to serve every command."""
+    _refuse([option for option in options if not option.startswith("--config")])
+    return [option for option in options if option.startswith("--config.")]
 
 
 def _refuse(options: list[str]) -> None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from collections.abc import Callable
 
 import jax
 import ml_collections
+import numpy as np
 from etils import epath
 
 from score_jax import model, pretrain
 from score_jax.config import SMALL
 from score_jax.mesh import data_mesh, everywhere
+from score_jax.records import read_json, write_json
 from score_jax.released import load_released
 from score_jax.rollout import Actor
 from score_jax.task import Task
+
+_NOTE = "base.json"
 
 
 def make_base(
@@ -31,7 +36,7 @@ def make_base(
     """
     if config.model.name == SMALL:
         return _adapted(config, *pretrain.make_base(config, workdir, task, say))
-    return _adapted(config, *load_released(config, task))
+    return _adapted(config, *_released(config, workdir, task))
 
 
 def load_base(
@@ -40,7 +45,30 @@ def load_base(
     """As `make_base`, except that a missing small base model is an error."""
     if config.model.name == SMALL:
         return _adapted(config, *pretrain.load_base(config, workdir, task, say))
-    return _adapted(config, *load_released(config, task))
+    return _adapted(config, *_released(config, workdir, task))
+
+
+def remember_base(config: ml_collections.ConfigDict, workdir: epath.Path, params: dict) -> None:
+    """Notes in a new work directory which released weights its run starts from."""
+    if config.model.name != SMALL and not (workdir / _NOTE).exists():
+        write_json(workdir / _NOTE, {"fingerprint": fingerprint(params)})
+
+
+def fingerprint(params: dict) -> int:
+    """Of parameters, from a few numbers of each: enough to tell two models apart."""
+    few = [np.asarray(x[(0,) * (x.ndim - 1)][:16]) for x in jax.tree.leaves(params)]
+    return zlib.crc32(b"".join(x.tobytes() for x in few))
+
+
+def _released(config: ml_collections.ConfigDict, workdir: epath.Path, task: Task) -> tuple[Actor, dict]:
+    actor, params = load_released(config, task)
+    note = read_json(workdir / _NOTE)
+    if note and note["fingerprint"] != fingerprint(params):
+        raise ValueError(
+            f"config.model.checkpoint = {config.model.checkpoint!r} holds other weights than those that the "
+            f"run in {workdir} started from; give that checkpoint, or another --workdir"
+        )
+    return actor, params
 
 
 def _adapted(config: ml_collections.ConfigDict, actor: Actor, params: dict) -> tuple[Actor, dict]:

@@ -31,7 +31,7 @@ _POSITIVE_IF_SMALL = (
     *("model.head_width", "model.sliding_window"),
 )
 # What may change between two commands on one work directory: how much is shown, and where things lie.
-_FREE = ("evaluate", "log", "base_dir", "data_dir", "files")
+_FREE = ("evaluate", "log", "base_dir", "data_dir", "files", "model.checkpoint", "model.tokenizer")
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
@@ -86,10 +86,13 @@ def check_config(config: ml_collections.ConfigDict) -> None:
       ValueError: names the field, its value and the mend.
     """
     flat = flatten(config)
+    small = flat.get("model.name") == SMALL
 
     def value(field: str) -> Any:
         if field not in flat:
-            raise ValueError(f"config.{field} is missing; configs/quickstart.py shows every field")
+            released = not small and field.startswith("model.")
+            shown = "quickstart.released" if released else "configs/quickstart.py"
+            raise ValueError(f"config.{field} is missing; {shown} shows what belongs there")
         return flat[field]
 
     def require(field: str, holds: bool, mend: str) -> None:
@@ -114,8 +117,10 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         for name in files:
             require(f"{section}.{name}", isinstance(files[name], str), "must be the path of a file, or ''")
     require("evaluate.task", isinstance(value("evaluate.task"), str), "write it as 'package.module:Class'")
-    small = value("model.name") == SMALL
+    value("model.name")
     positive(*_POSITIVE, *(_POSITIVE_IF_SMALL if small else ()))
+    for field in () if small else ("model.checkpoint", "model.tokenizer", "model.chat"):
+        value(field)
     not_negative("evaluate.temperature", "evaluate.problems", "train_problems", "lora_rank")
     require(
         "samples_per_problem", value("samples_per_problem") > 1, "RLOO needs at least 2 samples per problem"
@@ -173,13 +178,32 @@ def check_workdir(workdir: epath.Path, config: ml_collections.ConfigDict) -> Non
     differ = [
         f"{field} is {theirs.get(field, 'absent')!r} there and {ours.get(field, 'absent')!r} here"
         for field in sorted(theirs.keys() | ours.keys())
-        if field.split(".")[0] not in _FREE and theirs.get(field, missing) != ours.get(field, missing)
+        if not _is_free(field) and theirs.get(field, missing) != ours.get(field, missing)
     ]
     if differ:
         raise ValueError(
             f"--workdir={workdir} holds a run of another config ({'; '.join(differ)}); "
             "give another --workdir, or the config that it was started with"
         )
+
+
+def _is_free(field: str) -> bool:
+    return any(field == free or field.startswith(free + ".") for free in _FREE)
+
+
+def relocate(config: ml_collections.ConfigDict, overrides: Sequence[str]) -> None:
+    """Sets where a run's files lie now, from the options of a command that goes by the run's own config.
+
+    Raises:
+      ValueError: an option would change what the run is.
+    """
+    flat = flatten(_plain(config))
+    for override in overrides:
+        field, _, value = override.removeprefix("--config.").partition("=")
+        if not _is_free(field) and str(flat.get(field)) != value:
+            raise ValueError(f"{override!r}: the run has {flat.get(field)!r}, and the run decides here")
+        if isinstance(flat.get(field), str):
+            config.update_from_flattened_dict({field: value})
 
 
 def claim_workdir(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:

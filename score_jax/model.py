@@ -63,6 +63,8 @@ def named_gemma(name: str, dtype: str) -> nn.Module:
             f"config.model.name = {name!r} is no model of the gemma package: name one of {known}, "
             "or your own as 'package.module:Class'"
         ) from error
+    if not (isinstance(model, type) and issubclass(model, nn.Module) and "config" in vars(model)):
+        raise ValueError(f"config.model.name = {name!r} is no Gemma of some size; name one as Gemma3_1B is")
     text_only: dict[str, Any] = {"text_only": True} if "text_only" in model.__dataclass_fields__ else {}
     return model(dtype=jnp.dtype(dtype), **text_only)
 
@@ -85,7 +87,7 @@ def with_adapters(model: nn.Module, rank: int) -> nn.Module:
     """
     if not rank:
         return model
-    adapted = gm.nn.LoRA(rank=rank, model=model, dtype=jnp.float32)
+    adapted = gm.nn.LoRA(rank=rank, model=called(model, f"rank {rank}"), dtype=jnp.float32)
     if not peft.split_params(shapes_of(adapted)).lora:
         raise ValueError(
             f"config.lora_rank = {rank}: the gemma package has no adapters for "
@@ -96,18 +98,19 @@ def with_adapters(model: nn.Module, rank: int) -> nn.Module:
 
 def without_adapters(model: nn.Module) -> nn.Module:
     """The model that the adapters were put beside."""
-    return model.model if isinstance(model, gm.nn.LoRA) else model
+    return called(model.model, None) if isinstance(model, gm.nn.LoRA) else model
 
 
-def another(model: nn.Module) -> nn.Module:
-    """The same model, but not equal to it.
+def called(model: nn.Module, name: str | None) -> nn.Module:
+    """The same model, but not equal to those of other names; None is the name that it came with.
 
-    # subtle: the gemma package jits its models, and flax keeps one trace for all equal ones, so that a call
-    # under an interceptor would get the trace of one without. False means the same as None in this field.
+    # subtle: the gemma package jits its models, and flax keeps one trace for all equal ones: under an
+    # interceptor (adapters of some rank, recomputed layers) a model must not equal one without. The name
+    # stands in a field that nothing here reads.
     """
     if isinstance(model, gm.nn.LoRA):
-        return model.clone(model=another(model.model))
-    return model.clone(return_last_only=False)
+        return model.clone(model=called(model.model, f"{model.model.tokens}, {name}"))
+    return model.clone(tokens=name or type(model).__dataclass_fields__["tokens"].default)
 
 
 def for_params(model: nn.Module, params: dict) -> nn.Module:

@@ -47,7 +47,7 @@ def hidden_states(
     if not remat:
         return model.apply({"params": params}, tokens, **inputs).hidden_states
     with nn.intercept_methods(recompute_layers()):
-        return models.another(model).apply({"params": params}, tokens, **inputs).hidden_states
+        return models.called(model, "recomputed").apply({"params": params}, tokens, **inputs).hidden_states
 
 
 def recompute_layers() -> Callable:

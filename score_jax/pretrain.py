@@ -18,7 +18,7 @@ from etils import epath
 from score_jax import chat, checkpoint, mesh, model, prompts, tokenizer
 from score_jax.log import Progress
 from score_jax.records import append_jsonl, read_json, write_json
-from score_jax.rollout import Actor
+from score_jax.rollout import Actor, actor_of
 from score_jax.step import Examples, Optimizer, sft_step
 from score_jax.task import Task
 from score_jax.types import Problem
@@ -96,15 +96,8 @@ def _settings(config: ml_collections.ConfigDict, task: Task) -> dict[str, Any]:
 
 
 def _actor(config: ml_collections.ConfigDict, task: Task, vocabulary: tokenizer.SmallTokenizer) -> Actor:
-    format = chat.plain(vocabulary)
-    slots = prompts.make_slots(
-        format,
-        task,
-        prompt=config.slots.prompt,
-        attempt=config.slots.attempt,
-        attempts=config.evaluate.attempts,
-    )
-    return Actor(model.small_gemma(config.model, vocabulary.vocab_size), format, task, slots)
+    small = model.small_gemma(config.model, vocabulary.vocab_size)
+    return actor_of(config, small, chat.plain(vocabulary), task)
 
 
 def demonstrations(

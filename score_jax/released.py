@@ -11,10 +11,10 @@ import ml_collections
 from etils import epath
 from gemma import gm
 
-from score_jax import chat, prompts
+from score_jax import chat
 from score_jax.checkpoint import absolute
 from score_jax.model import named_gemma, shapes_of
-from score_jax.rollout import Actor
+from score_jax.rollout import Actor, actor_of
 from score_jax.task import Task
 
 # Parts of a checkpoint that see and hear; a text model leaves them out.
@@ -34,15 +34,8 @@ def load_released(config: ml_collections.ConfigDict, task: Task) -> tuple[Actor,
     model = named_gemma(config.model.name, config.model.dtype)
     tokenizer = load_tokenizer(config.model.tokenizer, model)
     format = (chat.turns if config.model.chat else chat.plain)(tokenizer)
-    slots = prompts.make_slots(
-        format,
-        task,
-        prompt=config.slots.prompt,
-        attempt=config.slots.attempt,
-        attempts=config.evaluate.attempts,
-    )
     params = load_params(config.model.checkpoint, model)
-    return Actor(model, format, task, slots), params
+    return actor_of(config, model, format, task), params
 
 
 def load_tokenizer(path: str, model: nn.Module) -> gm.text.Tokenizer:

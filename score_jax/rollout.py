@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 from jaxtyping import Bool, Float, Int, Key
 
@@ -78,6 +79,13 @@ class Actor:
             attempts=self.slots.attempts,
         )
         return dataclasses.replace(self, task=task, slots=slots)
+
+
+def actor_of(config: ml_collections.ConfigDict, model: nn.Module, format: Format, task: Task) -> Actor:
+    """The actor that a config asks for, with config.evaluate.attempts attempts."""
+    sizes = {"prompt": config.slots.prompt, "attempt": config.slots.attempt}
+    slots = prompts.make_slots(format, task, **sizes, attempts=config.evaluate.attempts)
+    return Actor(model, format, task, slots)
 
 
 def row_keys(seed: int, name: str, step: int, rows: int) -> Key[jax.Array, "E"]:

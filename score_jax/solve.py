@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 
 from etils import epath
 from rich.text import Text
 
 from score_jax import rollout
-from score_jax.config import config_of
+from score_jax.config import config_of, relocate
 from score_jax.evaluate import load_one
 from score_jax.log import console
 from score_jax.types import Problem
 
 
-def solve(workdir: epath.Path, problem: str, checkpoint: str = "best") -> list[str]:
+def solve(
+    workdir: epath.Path, problem: str, checkpoint: str = "best", overrides: Sequence[str] = ()
+) -> list[str]:
     """Prints each attempt, with what changed since the one before marked, and returns them."""
     config = config_of(workdir)
+    relocate(config, overrides)
     _, actor, params = load_one(config, workdir, checkpoint, say=lambda _: None)
-    # Most tasks' prompts end in a line break, which is awkward to type.
-    end = "\n" if actor.task.problems("train")[0].prompt.endswith("\n") else ""
-    problems = [Problem(id="given", prompt=problem.rstrip("\n") + end, gold="")]
+    problems = [Problem(id="given", prompt=actor.task.ask(problem), gold="")]
     keys = rollout.row_keys(config.seed, "solve", 0, 1)
     _, graded = rollout.roll_out(actor, params, problems, keys, temperature=0.0)
     before = None

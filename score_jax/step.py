@@ -172,7 +172,13 @@ def train_step(
             f"{episodes // learner.samples} problems of a batch"
         )
     leaves, experience_of = jax.tree.flatten(experience)
-    parts = [x.reshape(learner.micro_batches, -1, *x.shape[1:]) for x in leaves]
+
+    def split(x: Array) -> Array:
+        """[E, ...] to [micro-batches, rows, ...]: dealt out, each part has problems of every device."""
+        dealt = x.reshape(-1, learner.micro_batches, learner.samples, *x.shape[1:]).swapaxes(0, 1)
+        return dealt.reshape(learner.micro_batches, -1, *x.shape[1:])
+
+    parts = [split(x) for x in leaves]
 
     def accumulate(grads: dict, part: list[Array]) -> tuple[dict, tuple[Array, dict]]:
         (loss, sums), more = jax.value_and_grad(rl_loss, has_aux=True)(

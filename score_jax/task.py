@@ -70,6 +70,7 @@ class Task(abc.ABC):
     Args:
       data_dir: where prepared data sets lie; None is TensorFlow Datasets' own default.
       files: the published files that the task reads, by their names in `wants`; "" is not given.
+      section: of the config that names the files, for messages.
 
     Raises:
       ValueError: a file is given that the task does not read.
@@ -84,13 +85,18 @@ class Task(abc.ABC):
         "Please correct the error, if any, and rewrite the solution.\n"
     )
 
-    def __init__(self, data_dir: str | None = None, files: Mapping[str, str] | None = None):
-        self.data_dir = data_dir
+    def __init__(
+        self,
+        data_dir: str | None = None,
+        files: Mapping[str, str] | None = None,
+        section: str = "config.files",
+    ):
+        self.data_dir, self.section = data_dir, section
         self.files = {name: path for name, path in (files or {}).items() if path}
         for name, path in self.files.items():
             if name not in self.wants:
                 reads = f"{type(self).__name__} reads {', '.join(self.wants) or 'no files'}"
-                raise ValueError(f"config.files.{name} = {path!r}: no such file is asked for; {reads}")
+                raise ValueError(f"{self.section}.{name} = {path!r}: no such file is asked for; {reads}")
 
     @abc.abstractmethod
     def problems(self, split: str) -> Sequence[Problem]:
@@ -105,6 +111,11 @@ class Task(abc.ABC):
         """r̂(y, y*): 1.0 if the answer in `text` is right, else 0.0."""
         answer = self.answer(text)
         return float(answer is not None and answer.value == problem.gold)
+
+    def ask(self, text: str) -> str:
+        """The prompt of a problem that a user typed: by default the text, ended as the task's prompts are."""
+        end = "\n" if self.problems("train")[0].prompt.endswith("\n") else ""
+        return text.rstrip("\n") + end
 
     def prepare(self, sandbox: str, say: Callable[[str], object]) -> None:  # noqa: B027 - most tasks need none
         """Called once before anything is graded. What runs a model's programs checks its sandbox here.
@@ -153,7 +164,7 @@ def evaluation_task(config: ml_collections.ConfigDict, training: Task) -> Task:
 
     Of the same task `evaluate.files` replaces single files; another task has all its files there.
     """
-    files = config.evaluate.files.to_dict()
+    files = {name: path for name, path in config.evaluate.files.items() if path}
     if not config.evaluate.task and not files:
         return training
     if not config.evaluate.task:
@@ -176,4 +187,4 @@ def load_task(
         raise ValueError(f"{field} = {name!r}: {error}; write it as 'package.module:Class'") from error
     if not (isinstance(task, type) and issubclass(task, Task)):
         raise ValueError(f"{field} = {name!r} is not a subclass of score_jax.task.Task")
-    return task(data_dir, files)
+    return task(data_dir, files, field.replace(".task", ".files"))

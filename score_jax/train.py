@@ -14,7 +14,7 @@ from etils import epath
 
 from score_jax import model as models
 from score_jax import objectives, prompts, rollout
-from score_jax.base import make_base
+from score_jax.base import make_base, remember_base
 from score_jax.checkpoint import Checkpoints, Note
 from score_jax.config import check_workdir, claim_workdir
 from score_jax.log import Metrics, Progress, by_attempt, say
@@ -70,12 +70,14 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, sandbox: str =
     pool = first_of(task.problems("train"), config.train_problems, "config.train_problems")
     tested = measured.problems(config.evaluate.split)
     tested = first_of(tested, config.evaluate.problems, "config.evaluate.problems")
-    task.prepare(sandbox, say)
+    for one in {id(one): one for one in (task, measured)}.values():
+        one.prepare(sandbox, say)
     actor, base = make_base(config, workdir, task, say=say)
     for one, problems in ((task, pool), (measured, tested)):
         # A prompt that is too long is to be known now.
         prompts.encode_prompts(actor.format, problems, actor.with_task(one).slots)
     claim_workdir(workdir, config)
+    remember_base(config, workdir, base)
     optimizer = Optimizer(**config.optimizer.to_dict())
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         adapters_key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(b"adapters"))

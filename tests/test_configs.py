@@ -75,8 +75,9 @@ def files_of(name: str) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_real_tasks_train_and_evaluate_with_a_shrunken_model(name, gemmas, tmp_path):
+def test_real_tasks_train_and_evaluate_with_a_shrunken_model(name, gemmas, tmp_path, monkeypatch, capfd):
     """One step of each stage and an evaluation on the real files, by the commands alone."""
+    monkeypatch.setenv("SECRET_TOKEN", "c4n4ry-70k3n")
     version = 2 if "gemma2" in name else 3
     fields = {field: real_file(path) for field, path in files_of(name).items()} | {
         "data_dir": tmp_path / "data",
@@ -99,6 +100,8 @@ def test_real_tasks_train_and_evaluate_with_a_shrunken_model(name, gemmas, tmp_p
     args += [f"--config.{field}={value}" for field, value in fields.items()]
     assert main(["train", *args]) == 0
     assert main(["evaluate", *args]) == 0
+    written = b"".join(path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file())
+    assert b"c4n4ry" not in written and "c4n4ry" not in "".join(capfd.readouterr())
     steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["stage"] for row in steps] == ["stage_one", "stage_two"]
     assert all(row["sampler_gap"] < 1e-3 for row in steps)

@@ -6,6 +6,7 @@ import pytest
 
 from score_jax.rewards import math_answer
 from score_jax.rewards.math_answer import SEVERAL, final_answer
+from score_jax.rewards.math_reward import quick
 
 MARKER = "Final Answer: The final answer is ${}$. I hope it is correct."
 
@@ -122,3 +123,32 @@ def test_reading_takes_linear_time(unit):
         return time.process_time() - start
 
     assert seconds(1 << 18) < 8 * seconds(1 << 16) + 0.2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Final Answer: The final answer is $6$ or $7$. I hope it is correct.",
+        "Final Answer: The final answer is $6$, 7.",
+        r"Final Answer: The final answer is $6$ and $\frac12$",
+        r"It is \boxed{6} or 7.",
+        r"It is $\boxed{6}$, or $x+1$.",
+    ],
+)
+def test_a_value_joined_to_the_last_one_makes_several(text):
+    answer = final_answer(text)
+    assert SEVERAL in answer.value
+    assert quick("6", answer.value).reward == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Final Answer: The final answer is $6$. I hope it is correct.",
+        "Final Answer: The final answer is $6$, I hope.",
+        r"It is \boxed{6} apples, or so.",
+        r"It is \boxed{6}. And 7 was wrong.",
+    ],
+)
+def test_other_words_after_it_do_not(text):
+    assert final_answer(text).value == "6"

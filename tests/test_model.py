@@ -77,7 +77,7 @@ def test_without_adapters_all_is_trained_in_a_dtype_of_its_own():
 
 def test_params_say_which_model_they_are_complete_for():
     plain, adapted = tiny.model(), models.with_adapters(tiny.model(), RANK)
-    assert models.for_params(adapted, tiny.params()) is plain
+    assert models.for_params(adapted, tiny.params()) == plain
     assert models.for_params(adapted, random_params(adapted)) is adapted
     assert models.for_params(plain, tiny.params()) is plain
 
@@ -173,3 +173,12 @@ def test_layers_computed_anew_change_nothing_but_memory(family):
     memory = lambda remat: step.lower(params, remat).compile().memory_analysis().temp_size_in_bytes
     assert memory(True) < 0.7 * memory(False)
     assert str(jax.make_jaxpr(step, static_argnums=1)(params, False)).count("remat") == 0
+
+
+def test_adapters_of_two_ranks_keep_apart():
+    """Both trace the same model of the gemma package."""
+    for rank in (5, 7):
+        adapted = models.with_adapters(tiny.FAMILIES["gemma3"], rank)
+        adapters = models.init_trainable(adapted, {}, jax.random.key(0), "float32")
+        assert {5, 7} & {size for x in jax.tree.leaves(adapters) for size in x.shape} == {rank}
+        assert set(models.shapes_of(models.without_adapters(adapted))["layer_0"]["attn"]["q_einsum"]) == {"w"}

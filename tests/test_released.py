@@ -125,7 +125,7 @@ def config_path(folder):
         "    del config.pretrain, config.tokenizer\n"
         "    config.model = quickstart.released('tiny:TinyGemma3', dtype='float32')\n"
         "    config.kl_estimator = 'k1'\n"
-        "    return config\n".replace("\\\n", "\n")
+        "    return config\n"
     )
     return path
 
@@ -156,6 +156,15 @@ def test_a_released_gemma_trains_evaluates_and_is_exported(folder, config_path, 
     base = states(gemma, params_of(gemma))[here]
     assert np.abs(expected - base).max() > 1e-3  # it was trained
 
+    # Files may be moved, but not exchanged: the exported weights are others.
+    moved = [f"--config.model.checkpoint={folder / 'nested'}", "--config.seed=0"]
+    assert main(["solve", f"--workdir={workdir}", *moved, "a riddle"]) == 0
     capsys.readouterr()
+    for option, said in (
+        (f"--config.model.checkpoint={output}", "holds other weights than those that the run in"),
+        ("--config.seed=1", "'--config.seed=1': the run has 0, and the run decides here"),
+    ):
+        assert main(["solve", f"--workdir={workdir}", option, "a riddle"]) == 2
+        assert said in capsys.readouterr().err
     assert main(["export", f"--workdir={workdir}", f"--output={output}"]) == 2
     assert "exists; name a new folder, nothing is overwritten" in capsys.readouterr().err

@@ -329,12 +329,16 @@ def test_the_trainers_environment_is_in_no_sandbox(monkeypatch):
 
 
 def test_a_program_costs_little():
-    """Far above what is measured (9 ms of CPU and less), as tests run on any machine."""
+    """By the clock of a machine that may be busy: half the 100 programs a second of a free core."""
     with Sandbox(workers=1) as box:
-        box.run([job()])
-        begin = time.monotonic()
-        verdicts = box.run([job(timeout_s=20.0)] * 50)
-        assert sum(v.seconds for v in verdicts) < time.monotonic() - begin < 10
+        box.run([job()] * 5)
+        rates = []
+        for _ in range(5):
+            begin = time.monotonic()
+            verdicts = box.run([job(timeout_s=20.0)] * 50)
+            rates.append(len(verdicts) / (time.monotonic() - begin))
+            assert {v.status for v in verdicts} == {"passed"}
+        assert max(rates) > 50, rates
 
 
 # Machines on which it must not start.

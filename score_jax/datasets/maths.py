@@ -37,6 +37,9 @@ class MathsTask(PublishedTask):
             subject=example.subject,
         )
 
+    def ask(self, text: str) -> str:
+        return instructions.math_prompt(text)
+
     def check_gold(self, gold: str) -> None:
         self.grader.check_gold(gold)
 

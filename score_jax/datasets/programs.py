@@ -40,7 +40,7 @@ def read_program(text: str) -> Answer | None:
     """
     done = text.find(instructions.DONE)
     start, stop = 0, done if done >= 0 else len(text)
-    decided = stop + len(instructions.DONE) if done >= 0 else len(text)
+    decided = stop + len(instructions.DONE) if done >= 0 else len(text) + 1  # going on would change it
     opening = re.match(r"\s*" + re.escape(instructions.BEGIN), text)
     if opening and opening.end() <= stop:
         start = opening.end()
@@ -99,6 +99,7 @@ class ProgramsTask(PublishedTask):
     instruction = instructions.CODE_CORRECTION
 
     #: The groups of tests that are to pass; the others are scored apart, for the metrics alone.
+    #: They run first: what the others do to the program cannot matter.
     graded: ClassVar[tuple[str, ...]] = ("shown", "hidden")
 
     @functools.cached_property
@@ -116,7 +117,7 @@ class ProgramsTask(PublishedTask):
         if not safe and sandbox != "unsafe":
             raise SandboxError(
                 "the sandbox for model-written programs does not hold here (what is missing stands above); "
-                "mend that, or run them unconfined with --sandbox=unsafe"
+                "mend that, or run them with the layers that there are: --sandbox=unsafe"
             )
         self.sandbox = Sandbox(mode=sandbox, say=say)
 
@@ -137,6 +138,9 @@ class ProgramsTask(PublishedTask):
             tests=tests_of(example),
             first=example.first or None,
         )
+
+    def ask(self, text: str) -> str:
+        return instructions.definition_prompt(text)
 
     def check_gold(self, gold: str) -> None:
         parse(gold)
@@ -164,9 +168,10 @@ class ProgramsTask(PublishedTask):
         return grades
 
     def _job(self, problem: Problem, answer: str) -> Job:
+        groups = groups_of(problem.tests)
         return Job(
             program=self.program(problem, answer),
-            groups=groups_of(problem.tests),
+            groups={name: groups[name] for name in sorted(groups, key=lambda name: name not in self.graded)},
             entry=problem.tests.entry,
             setup=problem.tests.setup,
             timeout_s=_TIMEOUT_S,

@@ -126,10 +126,12 @@ class PublishedTask(Task):
     def _check_files(self) -> None:
         for name in self.needs or (() if self.files else self.wants):
             if name not in self.files:
-                raise ValueError(f"config.files.{name} = '': {self._mend(name)}")
+                raise ValueError(f"{self.section}.{name} = '': {self._mend(name)}")
         for name, path in self.files.items():
             if not epath.Path(path).is_file():
-                raise ValueError(f"config.files.{name} = {path!r}: there is no such file; {self._mend(name)}")
+                raise ValueError(
+                    f"{self.section}.{name} = {path!r}: there is no such file; {self._mend(name)}"
+                )
 
     def _mend(self, name: str) -> str:
         return f"give the path of {self.wants[name]}"
@@ -137,7 +139,7 @@ class PublishedTask(Task):
     def _refuse_split(self, split: str, found: Sequence[str]) -> None:
         here = f"{type(self).__name__} has no {split} split"
         if split in self.wants and split not in self.files:
-            raise ValueError(f"config.files.{split} = '': {here}; {self._mend(split)}")
+            raise ValueError(f"{self.section}.{split} = '': {here}; {self._mend(split)}")
         name, path = next(iter(self.files.items()))
         mend = f"the splits there are {', '.join(found)}" if found else "it holds no rows"
-        raise ValueError(f"config.files.{name} = {path!r}: {here}; {mend}")
+        raise ValueError(f"{self.section}.{name} = {path!r}: {here}; {mend}")

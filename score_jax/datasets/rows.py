@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import json
 import unicodedata
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -92,7 +93,7 @@ def read_rows(path: str) -> list[Row]:
     data = epath.Path(path).read_bytes()
     try:
         lines = (gzip.decompress(data) if path.endswith(".gz") else data).decode().split("\n")
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ValueError(f"{path}: cannot be read ({error}); fetch the file again") from error
     rows = []
     for number, line in enumerate(lines, start=1):  # not splitlines: JSON may hold other line separators

@@ -210,7 +210,7 @@ def _named(text: str) -> Form | None:
 
 def equal(gold: Form, answer: Form, leaf: Leaf) -> bool:
     """Whether `answer` is right; `leaf` compares what this module cannot, and may raise to put it off."""
-    if _bare(gold.text) == _bare(answer.text) and gold.unit == answer.unit:
+    if gold.kind == answer.kind and _bare(gold.text) == _bare(answer.text) and gold.unit == answer.unit:
         return True
     if gold.kind == "words" or (answer.kind == "words" and re.fullmatch("[A-Z]", gold.text)):
         return math_notation.words(gold.text) == math_notation.words(answer.text)

@@ -141,7 +141,7 @@ class _Run:
         if messages is None:
             self.failed_starts += not worker.started
             if self.failed_starts == STARTS:
-                raise RuntimeError(f"maths workers end as they start; {' '.join(COMMAND)!r} shows why")
+                raise OSError(f"maths workers end as they start; {' '.join(COMMAND)!r} shows why")
             self.lose(worker)
             worker.end()
             self.workers[i] = Worker()
@@ -175,4 +175,4 @@ class _Run:
                 worker.interrupt()
             elif not worker.ready:
                 why = f"{' '.join(COMMAND)!r} shows why"
-                raise RuntimeError(f"a maths worker did not start within {START_LIMIT_S:g} s; {why}")
+                raise OSError(f"a maths worker did not start within {START_LIMIT_S:g} s; {why}")

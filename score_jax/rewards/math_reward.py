@@ -40,6 +40,11 @@ VERDICTS = {
 }
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class _Undecided(Exception):
     """It takes computer algebra."""
 
@@ -67,7 +72,8 @@ class MathGrader:
     """Compares answers with gold answers; a context manager, for any number of threads.
 
     Args:
-      workers: how many processes at most, by default one per core; they start when a pair needs them.
+      workers: how many processes at most, by default one for each core that this process may use; they start
+        when a pair needs them.
       limit_s: seconds of wall-clock time that a pair may take.
     """
 
@@ -77,7 +83,7 @@ class MathGrader:
         if not limit_s > 0:
             raise ValueError(f"limit_s = {limit_s}: choose a positive number of seconds")
         self.limit_s = limit_s
-        self._pool = math_pool.Pool(workers or os.cpu_count() or 1)
+        self._pool = math_pool.Pool(workers or cores())
         self._lock = threading.Lock()
 
     def __enter__(self) -> MathGrader:

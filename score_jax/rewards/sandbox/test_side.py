@@ -63,8 +63,7 @@ class _Object:
     for there.
 
     It can be handed back to the program and nothing else: it has no truth and equals nothing, so that no
-      class of a
-    program's making answers for the tests.
+    class of a program's making answers for the tests.
     """
 
     __slots__ = ("_number", "_program")
