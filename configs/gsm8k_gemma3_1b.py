@@ -6,8 +6,8 @@ Command   python -m score_jax train --config=configs/gsm8k_gemma3_1b.py --workdi
 Hardware  accelerators of 40 GB or more; each holds a full copy, and batches are spread over them
 Memory    of each device, by arithmetic: 16 GB for 1.00 billion parameters (float32 with Adam's two moments,
           12 bytes each, and two bfloat16 copies to compute and to compare with), 8 GB for the gradient and
-          its sum; the sampler's cache for 256 episodes, 9 GB, is spread over the devices; activations of one
-          micro-batch come on top
+          its sum; the sampler's cache for 256 episodes, 9 GB, and the activations of one micro-batch
+          of 32 are spread over the devices
 Paper     nothing of this task or model
 Result    not run: no weights were at hand
 """
@@ -24,6 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.slots.prompt = 512
     config.slots.attempt = 384
     config.problems_per_step = 64
+    config.rollout_parts = 1
     config.micro_batches = 8  # of 8 problems each
     config.checkpoint_every = 200  # each is 12 GB, and all are kept
     config.stage1.steps, config.stage2.steps = 200, 400

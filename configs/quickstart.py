@@ -53,7 +53,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.train_problems = 384  # a fixed pool: with few problems the methods come apart; 0 is all
     config.problems_per_step = 64
     config.samples_per_problem = 4
-    config.micro_batches = 1
+    config.rollout_parts = 1  # in which the episodes of a step are sampled, one after the other
+    config.micro_batches = 1  # over which the gradient of a step is accumulated
     config.remat = False  # compute each layer anew in the backward pass: less memory, more time
     config.score_chunk = 16  # positions whose vocabulary-wide scores are held at a time
     config.temperature = 1.0  # Table 8

@@ -20,7 +20,7 @@ SMALL = "small"  # the model.name of one that is pre-trained here; others are th
 DTYPES = ("float32", "bfloat16")
 SPLITS = ("train", "validation", "test")
 _POSITIVE = (
-    *("problems_per_step", "samples_per_problem", "micro_batches", "score_chunk"),
+    *("problems_per_step", "samples_per_problem", "rollout_parts", "micro_batches", "score_chunk"),
     *("slots.prompt", "slots.attempt", "checkpoint_every", "optimizer.clip_norm"),
     *("evaluate.attempts", "evaluate.batch", "log.every", "log.transcript_every"),
 )
@@ -133,6 +133,11 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     require(
         "micro_batches",
         value("problems_per_step") % value("micro_batches") == 0,
+        f"must divide problems_per_step = {value('problems_per_step')}",
+    )
+    require(
+        "rollout_parts",
+        value("problems_per_step") % value("rollout_parts") == 0,
         f"must divide problems_per_step = {value('problems_per_step')}",
     )
     for key in value("pretrain.phases") if small else ():

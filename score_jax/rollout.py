@@ -108,21 +108,29 @@ def roll_out(
     *,
     temperature: float,
     sharding: jax.sharding.Sharding | None = None,
+    parts: int = 1,
 ) -> tuple[Episodes, Graded]:
-    """Samples an episode per problem and grades its attempts. For K samples give each problem K times."""
+    """Samples an episode per problem and grades its attempts. For K samples give each problem K times.
+
+    The episodes are sampled in `parts`, one after the other, so that the KV cache is that of one part.
+    """
     prompt_ids = prompts.encode_prompts(actor.format, problems, actor.slots)
-    if sharding is not None:
-        prompt_ids, keys = jax.device_put((prompt_ids, keys), sharding)
-    episodes = _jitted_sample()(
-        models.for_params(actor.model, params),
-        params,
-        prompt_ids,
-        keys,
-        slots=actor.slots,
-        temperature=temperature,
-        pad=actor.format.pad,
-        end=actor.format.end,
-    )
+    size = len(problems) // parts
+    sampled = []
+    for start in range(0, len(problems), size):
+        part = prompt_ids[start : start + size], keys[start : start + size]
+        sampled.append(
+            _jitted_sample()(
+                models.for_params(actor.model, params),
+                params,
+                *(part if sharding is None else jax.device_put(part, sharding)),
+                slots=actor.slots,
+                temperature=temperature,
+                pad=actor.format.pad,
+                end=actor.format.end,
+            )
+        )
+    episodes = jax.tree.map(lambda *x: jnp.concatenate(x), *sampled) if parts > 1 else sampled[0]
     return episodes, grade(actor, problems, np.asarray(episodes.tokens), np.asarray(episodes.attempt))
 
 

@@ -64,7 +64,9 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, sandbox: str =
     """
     check_workdir(workdir, config)
     devices = data_mesh()
-    check_rows(config.problems_per_step * config.samples_per_problem, devices, "config.problems_per_step")
+    rows = config.problems_per_step * config.samples_per_problem
+    check_rows(rows, devices, "config.problems_per_step")
+    check_rows(rows // config.rollout_parts, devices, "config.rollout_parts")
     task = training_task(config)
     measured = evaluation_task(config, task)
     pool = first_of(task.problems("train"), config.train_problems, "config.train_problems")
@@ -154,6 +156,7 @@ def train_stage(
                 keys,
                 temperature=config.temperature,
                 sharding=by_row(devices),
+                parts=config.rollout_parts,
             )
             experience = rollout.experience_of(actor, episodes, graded)
             experience = jax.device_put(experience, by_row(devices))

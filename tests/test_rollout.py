@@ -188,6 +188,11 @@ def test_roll_out_samples_each_problem_and_grades_what_was_sampled(actor):
         np.testing.assert_array_equal(getattr(graded, name), getattr(again, name))
     assert all(one[0] != other[0] for one, other in zip(graded.texts[::2], graded.texts[1::2], strict=True))
 
+    parts, in_parts = rollout.roll_out(actor, params, problems, keys, temperature=1.0, parts=4)
+    np.testing.assert_array_equal(parts.tokens, tokens)
+    np.testing.assert_allclose(parts.logp, episodes.logp, atol=1e-5)
+    assert in_parts.texts == graded.texts
+
     sharding = mesh.by_row(mesh.data_mesh())
     spread, _ = rollout.roll_out(actor, params, problems, keys, temperature=1.0, sharding=sharding)
     assert len(spread.tokens.sharding.device_set) == 8

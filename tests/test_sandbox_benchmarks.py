@@ -7,6 +7,8 @@ import pytest
 from boxes import needs_layers
 from real_data import real_file
 
+from score_jax.datasets.human_eval import HumanEval
+from score_jax.datasets.mbpp import MBPP
 from score_jax.rewards.sandbox.job import Job, entry_names
 from score_jax.rewards.sandbox.pool import Sandbox
 
@@ -109,3 +111,20 @@ def test_programs_that_solve_nothing_pass_nothing(box, stub):
     )
     assert [row["task_id"] for row, v in zip(rows, verdicts, strict=True) if v.status == "passed"] == []
     assert "harness_error" not in {v.status for v in verdicts}
+
+
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_the_tasks_own_grading_pays_the_reference_programs(split, tmp_path):
+    """As training and evaluation do it: read from the attempt, put together, run, and paid."""
+    files = {"mbpp": str(real_file("mbpp/mbpp.jsonl"))}
+    task = MBPP(str(tmp_path), files)
+    if split == "test":
+        task = HumanEval(str(tmp_path), {"human_eval": str(real_file("human_eval/HumanEval.jsonl.gz"))})
+    problems = task.problems(split)
+    texts = [f"```python\n{problem.gold}\n```" for problem in problems]
+    wrong = [p.id for p, g in zip(problems, task.grade(problems, texts), strict=True) if g.reward != 1]
+    assert len(problems) == {"test": 164, "train": 374}[split] and wrong == []
+    equal = "    class Any:\n        def __eq__(self, other): return True\n    return Any()"
+    if split == "test":  # a body alone continues the published prompt
+        for stub in ("    return None", equal):
+            assert not any(grade.reward for grade in task.grade(problems, [stub] * len(problems)))

@@ -160,6 +160,32 @@ def test_eight_devices_update_as_one_does():
     assert_same_update(spread, train())
 
 
+@pytest.mark.parametrize("micro_batches", [1, 4])
+def test_eight_devices_share_the_work_of_every_micro_batch(micro_batches):
+    """By the compiler's account of one device's operations."""
+    rows = 8 * SAMPLES * micro_batches
+    few = experience()
+    data = jax.tree.map(lambda x: jnp.tile(x, (rows // ROWS, *(1,) * (x.ndim - 1))), few)
+    learner = dataclasses.replace(LEARNER, micro_batches=micro_batches)
+    devices = mesh.data_mesh()
+
+    def update(params, reference, data):
+        state, rate = OPTIMIZER.init(params), jnp.float32(1e-2)
+        return step.train_step(state, {}, reference, data, OBJECTIVE, rate, learner=learner)[0].params
+
+    def operations(rows, whole):
+        args = jax.device_put((PARAMS, REF_PARAMS), whole)
+        arrays = jax.tree.leaves(jax.device_put(data, rows))
+        rebuilt = lambda params, reference, leaves: update(
+            params, reference, jax.tree.unflatten(jax.tree.structure(data), leaves)
+        )
+        return jax.jit(rebuilt).lower(*args, arrays).compile().cost_analysis()["flops"]
+
+    alone = operations(jax.devices()[0], jax.devices()[0])
+    shared = operations(mesh.by_row(devices), mesh.everywhere(devices))
+    assert shared < 0.2 * alone
+
+
 def test_both_stages_run_the_same_compiled_step():
     train()
     before = step.train_step._cache_size()
