@@ -6,8 +6,8 @@ Command   python -m score_jax train --config=configs/gsm8k_gemma3_1b.py --workdi
 Hardware  accelerators of 40 GB or more; each holds a full copy, and batches are spread over them
 Memory    of each device, by arithmetic: 16 GB for 1.00 billion parameters (float32 with Adam's two moments,
           12 bytes each, and two bfloat16 copies to compute and to compare with), 8 GB for the gradient and
-          its sum; the sampler's cache for 256 episodes, 9 GB, and the activations of one micro-batch
-          of 32 are spread over the devices
+          its sum; the sampler's cache for 256 episodes, 9 GB, and the layers' inputs of a micro-batch
+          of 32, 3 GB, are spread over the devices; one layer's activations come on top
 Paper     nothing of this task or model
 Result    not run: no weights were at hand
 """

@@ -202,13 +202,20 @@ def relocate(config: ml_collections.ConfigDict, overrides: Sequence[str]) -> Non
     Raises:
       ValueError: an option would change what the run is.
     """
-    flat = flatten(_plain(config))
-    for override in overrides:
-        field, _, value = override.removeprefix("--config.").partition("=")
-        if not _is_free(field) and str(flat.get(field)) != value:
-            raise ValueError(f"{override!r}: the run has {flat.get(field)!r}, and the run decides here")
-        if isinstance(flat.get(field), str):
-            config.update_from_flattened_dict({field: value})
+    values, moved = flags.FlagValues(), config.copy_and_resolve_references()
+    words = ["score_jax", *overrides]
+    try:
+        config_flags.DEFINE_config_dict("config", moved, flag_values=values, sys_argv=words)
+        values(words)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(_explain(error, overrides, flatten(config))) from error
+    theirs, ours = flatten(config), flatten(moved)
+    for field, value in ours.items():
+        if value != theirs[field] and not _is_free(field):
+            raise ValueError(
+                f"config.{field} = {value!r}: the run has {theirs[field]!r}, and the run decides here"
+            )
+    config.update(moved)
 
 
 def claim_workdir(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:

@@ -154,7 +154,7 @@ def draft_of(
         "step": step,
         "seed": config.seed,
         "evaluate": json.loads(config.evaluate.to_json()),
-        "problems": zlib.crc32(repr(problems).encode()),
+        "problems": zlib.crc32(repr(list(problems)).encode()),
     }
     return Draft(workdir / "drafts" / f"{name}.jsonl", stamp, multiple=config.evaluate.batch)
 

@@ -63,7 +63,7 @@ def named_gemma(name: str, dtype: str) -> nn.Module:
             f"config.model.name = {name!r} is no model of the gemma package: name one of {known}, "
             "or your own as 'package.module:Class'"
         ) from error
-    if not (isinstance(model, type) and issubclass(model, nn.Module) and "config" in vars(model)):
+    if not (isinstance(model, type) and issubclass(model, nn.Module) and hasattr(model, "config")):
         raise ValueError(f"config.model.name = {name!r} is no Gemma of some size; name one as Gemma3_1B is")
     text_only: dict[str, Any] = {"text_only": True} if "text_only" in model.__dataclass_fields__ else {}
     return model(dtype=jnp.dtype(dtype), **text_only)

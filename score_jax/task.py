@@ -70,11 +70,10 @@ class Task(abc.ABC):
     Args:
       data_dir: where prepared data sets lie; None is TensorFlow Datasets' own default.
       files: the published files that the task reads, by their names in `wants`; "" is not given.
-      section: of the config that names the files, for messages.
-
-    Raises:
-      ValueError: a file is given that the task does not read.
     """
+
+    #: The section of the config that names the files, for messages.
+    section: str = "config.files"
 
     #: The files that the task can read: {name in config.files: what it is and where it is published}.
     wants: Mapping[str, str] = {}
@@ -85,18 +84,9 @@ class Task(abc.ABC):
         "Please correct the error, if any, and rewrite the solution.\n"
     )
 
-    def __init__(
-        self,
-        data_dir: str | None = None,
-        files: Mapping[str, str] | None = None,
-        section: str = "config.files",
-    ):
-        self.data_dir, self.section = data_dir, section
+    def __init__(self, data_dir: str | None = None, files: Mapping[str, str] | None = None):
+        self.data_dir = data_dir
         self.files = {name: path for name, path in (files or {}).items() if path}
-        for name, path in self.files.items():
-            if name not in self.wants:
-                reads = f"{type(self).__name__} reads {', '.join(self.wants) or 'no files'}"
-                raise ValueError(f"{self.section}.{name} = {path!r}: no such file is asked for; {reads}")
 
     @abc.abstractmethod
     def problems(self, split: str) -> Sequence[Problem]:
@@ -187,4 +177,10 @@ def load_task(
         raise ValueError(f"{field} = {name!r}: {error}; write it as 'package.module:Class'") from error
     if not (isinstance(task, type) and issubclass(task, Task)):
         raise ValueError(f"{field} = {name!r} is not a subclass of score_jax.task.Task")
-    return task(data_dir, files, field.replace(".task", ".files"))
+    task = task(data_dir, files)
+    task.section = field.replace(".task", ".files")
+    for name, path in task.files.items():
+        if name not in task.wants:
+            reads = f"{type(task).__name__} reads {', '.join(task.wants) or 'no files'}"
+            raise ValueError(f"{task.section}.{name} = {path!r}: no such file is asked for; {reads}")
+    return task

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 import tiny
 from gemma import gm
+from published_rows import write
 from real_data import real_file
 
 from score_jax import model as models
@@ -90,6 +91,7 @@ def test_real_tasks_train_and_evaluate_with_a_shrunken_model(name, gemmas, tmp_p
         "slots.attempt": 8,
         "problems_per_step": 4,
         "samples_per_problem": 2,
+        "rollout_parts": 1,
         "micro_batches": 1,
         "stage1.steps": 1,
         "stage2.steps": 1,
@@ -110,3 +112,20 @@ def test_real_tasks_train_and_evaluate_with_a_shrunken_model(name, gemmas, tmp_p
     assert all(result["n"] == 8 and result["acc_t2"] == 0 for result in results.values())
     if name.startswith("code"):
         assert "shown_only_t2" in steps[0] and results["base"]["split"] == "HumanEval test"
+        wrong = [{"task_id": number, "program": "def wrong(): pass"} for number in range(11, 19)]
+        more = {
+            "task": "mbpp_r:MBPPR",
+            "attempts": 1,
+            "files.programs": write(tmp_path / "wrong.jsonl", wrong),
+        }
+        more |= {"files.mbpp": fields["files.mbpp"], "files.human_eval": ""}
+        split = "MBPPR test"
+    else:
+        rows = [{"problem": f"What is {number} + 1?", "answer": str(number + 1)} for number in range(8)]
+        more = {"task": "jsonl:Jsonl", "files.test": write(tmp_path / "own.jsonl", rows)}
+        split = "Jsonl test"
+    more["task"] = f"score_jax.datasets.{more['task']}"
+    others = [f"--config.evaluate.{field}={value}" for field, value in more.items()]
+    assert main(["evaluate", *args, *others, "--checkpoint=latest"]) == 0
+    result = json.loads((tmp_path / "run" / "results.json").read_text())["latest"]
+    assert (result["split"], result["n"], "acc_t2" in result) == (split, 8, split != "MBPPR test")

@@ -19,7 +19,7 @@ from score_jax.datasets.jsonl import Jsonl
 from score_jax.datasets.mbpp import MBPP
 from score_jax.datasets.mbpp_r import MBPPR
 from score_jax.datasets.number_riddles import NumberRiddles
-from score_jax.task import Answer
+from score_jax.task import Answer, load_task
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOTS = [rows.mbpp(number) for number in (2, 3, 4)]
@@ -307,9 +307,11 @@ def test_a_file_that_is_not_there_is_named(tmp_path, cls, files, split, said):
 
 def test_a_file_that_the_task_does_not_read_is_refused():
     with pytest.raises(ValueError, match=r"config.files.tset = 'a'.*GSM8K reads train, validation, test"):
-        GSM8K(None, {"tset": "a"})
+        load_task("score_jax.datasets.gsm8k:GSM8K", None, {"tset": "a"})
     with pytest.raises(ValueError, match=r"config.files.train = 'a'.*NumberRiddles reads no files"):
-        NumberRiddles(None, {"train": "a"})
+        load_task("score_jax.datasets.number_riddles:NumberRiddles", None, {"train": "a"})
+    with pytest.raises(ValueError, match=r"config.evaluate.files.tset = 'a'"):
+        load_task("score_jax.datasets.gsm8k:GSM8K", None, {"tset": "a"}, field="config.evaluate.task")
     assert NumberRiddles(None, {"train": ""}).files == {}
 
 

@@ -101,6 +101,14 @@ def test_boxes_are_outermost_and_balanced():
     assert [text[slice(*span)] for span in math_answer.boxes(text)] == [r"a\boxed{b}{c}", r"\}"]
 
 
+@pytest.mark.parametrize("unit", ["\n", " $ ", "$, ", " or "])
+def test_looking_for_a_second_value_takes_linear_time(unit):
+    text = r"It is $\boxed{5}" + unit * 20_000
+    begin = time.process_time()
+    assert final_answer(text).value == "5"
+    assert time.process_time() - begin < 1.0
+
+
 @pytest.mark.parametrize(
     "unit",
     [
@@ -148,6 +156,7 @@ def test_a_value_joined_to_the_last_one_makes_several(text):
         "Final Answer: The final answer is $6$, I hope.",
         r"It is \boxed{6} apples, or so.",
         r"It is \boxed{6}. And 7 was wrong.",
+        r"It is \boxed{6}, or $6.0$.",
     ],
 )
 def test_other_words_after_it_do_not(text):

@@ -173,7 +173,7 @@ def test_a_busy_child_ends_with_its_keeper():
 
 def test_workers_that_cannot_start_are_an_error(monkeypatch):
     monkeypatch.setattr("score_jax.rewards.math_pool.COMMAND", [sys.executable, "-c", "1/0"])
-    with MathGrader(1) as grader, pytest.raises(RuntimeError, match="1/0' shows why"):
+    with MathGrader(1) as grader, pytest.raises(OSError, match="1/0' shows why"):
         grade(grader, HARD)
 
 

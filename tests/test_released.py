@@ -157,12 +157,12 @@ def test_a_released_gemma_trains_evaluates_and_is_exported(folder, config_path, 
     assert np.abs(expected - base).max() > 1e-3  # it was trained
 
     # Files may be moved, but not exchanged: the exported weights are others.
-    moved = [f"--config.model.checkpoint={folder / 'nested'}", "--config.seed=0"]
+    moved = [f"--config.model.checkpoint={folder / 'nested'}", "--config.stage2.alpha=5"]
     assert main(["solve", f"--workdir={workdir}", *moved, "a riddle"]) == 0
     capsys.readouterr()
     for option, said in (
         (f"--config.model.checkpoint={output}", "holds other weights than those that the run in"),
-        ("--config.seed=1", "'--config.seed=1': the run has 0, and the run decides here"),
+        ("--config.seed=1", "config.seed = 1: the run has 0, and the run decides here"),
     ):
         assert main(["solve", f"--workdir={workdir}", option, "a riddle"]) == 2
         assert said in capsys.readouterr().err

@@ -119,7 +119,7 @@ class MBPP(ProgramsTask):
         missing = [number for number in SHOTS if str(number) not in by_id]
         if missing:
             raise ValueError(
-                f"config.files.mbpp = {self.files['mbpp']!r}: lacks task_id {missing[0]}, which the 3-shot "
+                f"{self.section}.mbpp = {self.files['mbpp']!r}: lacks task_id {missing[0]}, which the 3-shot "
                 "prompt shows; give the whole file"
             )
         return [by_id[str(number)] for number in SHOTS]

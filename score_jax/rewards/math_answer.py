@@ -8,8 +8,8 @@ The policy that is trained will look for a text that is paid whatever the questi
   marker: all boxes) must agree: as texts, apart from notation, or as numbers. Boxes before a marker are
   working. If any two differ the attempt has several answers: `value` joins one of the others and the last by
   `SEVERAL`, so that it can be shown and compared with that of another attempt; the grader refuses it.
-* "6 or 7" is no answer, wherever the marker or box ends in it: another value that is joined to the last one
-  by a comma, a slash, `or` or `and` makes several.
+* "6 or 7" is no answer, wherever the marker or box ends in it: another value that follows the last one after
+  `or` or `and`, or another number after a comma or slash, makes several.
 * A box within a box belongs to it; a marker or box that is not closed says nothing.
 * Whatever follows could add another answer, so nothing is decided before the attempt has ended.
 """
@@ -23,9 +23,9 @@ from score_jax.task import Answer
 # As `score_jax.task.ANSWER`, and \$ may stand in it.
 MARKER = re.compile(r"Final Answer: The final answer is \$((?:[^$\\\n]|\\[^\n])*)\$")
 BOX = re.compile(r"\\(?:boxed|fbox) *\{|\\.|[{}]", re.DOTALL)
-# Another value after the last one: "$ or $7$", "} and 7", "$, 7".
+# Another value after the last one: "$ or $7$", "} and 7", "$, 7". No two \s* meet: it takes linear time.
 JOINED = re.compile(
-    r"\}?\s*\$?\s*(?:,?\s*(?:or|and)\s+(\$[^$\n]+|\\\([^\n]+|[-+]?\.?\d[\d.,]*)|[/,]\s*([-+]?\.?\d[\d.,]*))"
+    r"\}?\s*(?:\$\s*)?(?:(?:,\s*)?(?:or|and)\s+(\$[^$\n]+|\\\([^\n]+|[-+]?\.?\d[\d.,]*)|[/,]\s*([-+]?\.?\d[\d.,]*))"
 )
 SEVERAL = "\n"  # in no answer that is read: `math_form.fault` refuses it
 
@@ -49,7 +49,8 @@ def final_answer(text: str) -> Answer | None:
     other = next((v for v in dict.fromkeys(values) if not agree(v, value)), None)
     joined = JOINED.match(text, stop)
     if other is None and joined:
-        other = joined[1] or joined[2]
+        more = _value((joined[1] or joined[2]).strip("$\\()").rstrip(".,"))
+        other = None if agree(more, value) else more
     return Answer(value if other is None else other + SEVERAL + value, start, stop, len(text) + 1)
 
 
