@@ -3,7 +3,7 @@
 Command   ./launch/quickstart.sh
           python -m score_jax train --config=configs/quickstart.py --workdir=runs/quickstart
 Hardware  2 CPU cores
-Time      9 min 20 s on 2 cores of an AMD EPYC, 3 min 55 s of them reinforcement learning; 2.1 GiB
+Time      9 min 17 s on 2 cores of an AMD EPYC, 3 min 25 s of them reinforcement learning; 2.4 GiB
 Result    test split, greedy, mean of 3 seeds: Acc@t1 / Acc@t2 from 70.6 / 70.6 (base) to 70.7 / 89.9
           (Stage II), as launch/seeds.sh prints it
 """
