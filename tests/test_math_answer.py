@@ -28,8 +28,8 @@ def value(text: str) -> str | None:
         (MARKER.format("5"), "5"),
         (MARKER.format(r"\boxed{5}"), "5"),
         (MARKER.format(r"\$18.90"), r"\$18.90"),
-        # Working may be boxed, before the marker.
-        (r"First \boxed{3}, hence \boxed{4}. " + MARKER.format("12"), "12"),
+        # A box before the marker says the same.
+        (r"Hence \boxed{12}. " + MARKER.format("12"), "12"),
         # Said twice, or in two notations, is one answer.
         (r"\boxed{5} OR \boxed{5}", "5"),
         (r"\boxed{15\frac{39}{40}} or \boxed{\frac{639}{40}}", r"\frac{639}{40}"),
@@ -62,6 +62,7 @@ def test_one_answer_is_read(text, expected):
         MARKER.format("6") + MARKER.format("7"),
         MARKER.format("7") + MARKER.format("6") + MARKER.format("7"),
         MARKER.format("6") + r" But \boxed{7}.",
+        r"First \boxed{7}. " + MARKER.format("6"),
         MARKER.format(r"\boxed{6}") + r" But \boxed{7}.",
         MARKER.format("6") + r" \boxed{6} \boxed{7}",
         MARKER.format(r"\boxed{6}\boxed{7}") + MARKER.format("6"),
@@ -83,7 +84,7 @@ def test_an_honest_answer_never_holds_the_separator():
 
 
 def test_the_span_is_that_of_the_answer():
-    text = r"First \boxed{3}. " + MARKER.format("12")
+    text = r"First \boxed{12}. " + MARKER.format("12")
     answer = final_answer(text)
     assert text[answer.start : answer.stop] == "12"
     assert answer.decided == len(text) + 1  # that it ended there counts, too

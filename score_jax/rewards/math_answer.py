@@ -4,10 +4,9 @@ The policy that is trained will look for a text that is paid whatever the questi
 
 * An answer stands in the marker `Final Answer: The final answer is $...$` of the paper's prompts, or in
   \boxed{...}. An attempt with neither has no answer, and earns nothing.
-* The last marker counts, else the last box. All markers, and all boxes after the first marker (without a
-  marker: all boxes) must agree: as texts, apart from notation, or as numbers. Boxes before a marker are
-  working. If any two differ the attempt has several answers: `value` joins one of the others and the last by
-  `SEVERAL`, so that it can be shown and compared with that of another attempt; the grader refuses it.
+* The last marker counts, else the last box. All markers and boxes must agree: as texts, apart from notation,
+  or as numbers. If any two differ the attempt has several answers: `value` joins one of the others and the
+  last by `SEVERAL`, so that it can be shown and compared with that of another attempt; the grader refuses it.
 * "6 or 7" is no answer, wherever the marker or box ends in it: another value that follows the last one after
   `or` or `and`, or another number after a comma or slash, makes several.
 * A box within a box belongs to it; a marker or box that is not closed says nothing.
@@ -36,9 +35,9 @@ def final_answer(text: str) -> Answer | None:
     starts = [start for start, _ in markers]
 
     def counts(box: tuple[int, int]) -> bool:
-        """After the first marker, if there is one, and in none."""
+        """It stands in no marker."""
         marker = bisect.bisect(starts, box[0]) - 1
-        return not markers or (marker >= 0 and box[0] >= markers[marker][1])
+        return marker < 0 or box[0] >= markers[marker][1]
 
     spans = sorted(markers + [box for box in boxes(text) if counts(box)])
     if not spans:
