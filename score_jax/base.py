@@ -56,8 +56,8 @@ def remember_base(config: ml_collections.ConfigDict, workdir: epath.Path, params
 
 def fingerprint(params: dict) -> int:
     """Of parameters, from a few numbers of each: enough to tell two models apart."""
-    few = [np.asarray(x[(0,) * (x.ndim - 1)][:16]) for x in jax.tree.leaves(params)]
-    return zlib.crc32(b"".join(x.tobytes() for x in few))
+    first = lambda x: np.atleast_1d(np.asarray(x[(0,) * max(x.ndim - 1, 0)]))[:16]
+    return zlib.crc32(b"".join(first(x).tobytes() for x in jax.tree.leaves(params)))
 
 
 def _released(config: ml_collections.ConfigDict, workdir: epath.Path, task: Task) -> tuple[Actor, dict]:
