@@ -117,10 +117,9 @@ def check_config(config: ml_collections.ConfigDict) -> None:
         for name in files:
             require(f"{section}.{name}", isinstance(files[name], str), "must be the path of a file, or ''")
     require("evaluate.task", isinstance(value("evaluate.task"), str), "write it as 'package.module:Class'")
-    value("model.name")
     positive(*_POSITIVE, *(_POSITIVE_IF_SMALL if small else ()))
-    for field in () if small else ("model.checkpoint", "model.tokenizer", "model.chat"):
-        value(field)
+    for field in ("model.name", *(() if small else ("model.checkpoint", "model.tokenizer", "model.chat"))):
+        value(field)  # raises where it is missing
     not_negative("evaluate.temperature", "evaluate.problems", "train_problems", "lora_rank")
     require(
         "samples_per_problem", value("samples_per_problem") > 1, "RLOO needs at least 2 samples per problem"
@@ -130,16 +129,9 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     among("model.dtype", DTYPES)
     among("train_dtype", DTYPES)
     among("evaluate.split", SPLITS)
-    require(
-        "micro_batches",
-        value("problems_per_step") % value("micro_batches") == 0,
-        f"must divide problems_per_step = {value('problems_per_step')}",
-    )
-    require(
-        "rollout_parts",
-        value("problems_per_step") % value("rollout_parts") == 0,
-        f"must divide problems_per_step = {value('problems_per_step')}",
-    )
+    problems = value("problems_per_step")
+    for field in ("micro_batches", "rollout_parts"):
+        require(field, problems % value(field) == 0, f"must divide problems_per_step = {problems}")
     for key in value("pretrain.phases") if small else ():
         require("pretrain.phases", key in config.pretrain, f"there is no config.pretrain.{key}")
         positive(*(f"pretrain.{key}.{field}" for field in ("steps", "attempts", "learning_rate")))

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import ml_collections
 from etils import epath
+from flax.traverse_util import flatten_dict, unflatten_dict
 from gemma import gm
 
 from score_jax import chat
@@ -89,26 +90,15 @@ def load_params(path: str, model: nn.Module) -> dict:
     return jax.tree.map(lambda x, like: x.astype(like.dtype), found, wanted)
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{'layer_0.attn.q_einsum.w': ...}."""
-    out = {}
-    for key, value in tree.items():
-        out |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return out
-
-
-def without_media(params: Mapping[str, Any], prefix: str = "") -> dict:
+def without_media(params: Mapping[str, Any]) -> dict:
     """The parameters that read and write text."""
-    return {
-        key: without_media(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
-        for key, value in params.items()
-        if not f"{prefix}{key}".startswith(_MEDIA)
-    }
+    flat = flatten_dict(params, sep=".")
+    return unflatten_dict({name: x for name, x in flat.items() if not name.startswith(_MEDIA)}, sep=".")
 
 
 def differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """Where two trees of parameters differ in names or shapes, in words."""
-    ours, theirs = flat(wanted), flat(found)
+    ours, theirs = flatten_dict(wanted, sep="."), flatten_dict(found, sep=".")
     missing = [f"it has no {name}" for name in ours if name not in theirs]
     unknown = [f"the model has no {name}" for name in theirs if name not in ours]
     shapes = [

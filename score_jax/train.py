@@ -72,8 +72,9 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, sandbox: str =
     pool = first_of(task.problems("train"), config.train_problems, "config.train_problems")
     tested = measured.problems(config.evaluate.split)
     tested = first_of(tested, config.evaluate.problems, "config.evaluate.problems")
-    for one in {id(one): one for one in (task, measured)}.values():
-        one.prepare(sandbox, say)
+    task.prepare(sandbox, say)
+    if measured is not task:
+        measured.prepare(sandbox, say)
     actor, base = make_base(config, workdir, task, say=say)
     for one, problems in ((task, pool), (measured, tested)):
         # A prompt that is too long is to be known now.

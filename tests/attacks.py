@@ -52,8 +52,9 @@ def attack():
 ACCESS = r"""
 #== system_files
 def run():
-    for path in ("/etc/passwd", "/etc/shadow", "/etc/hostname", "/etc/hosts", "/root/.ssh/id_rsa", "/etc/resolv.conf"):
+    for path in ("/etc/passwd", "/etc/shadow", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"):
         read(path)
+    read(os.path.expanduser("~/.ssh/id_rsa"))
 #== list_folders
 def run():
     for path in ("/", "/tmp", "/home", "/root", "/etc", "/proc", "/sys", "/dev", ".", "/var", "/usr/bin"):
@@ -96,7 +97,7 @@ def run():
         attempt("symlink", lambda: os.symlink("/etc/passwd", link))
         attempt("hard link", lambda: os.link("/etc/passwd", link))
         read(link)
-    read("/proc/self/root/etc/passwd")
+    read(os.path.join("/proc/self", "root", "etc/passwd"))
     read("/usr/share/zoneinfo/../../../etc/passwd")
     read("/dev/../etc/passwd")
 #== write_files

@@ -60,7 +60,7 @@ def test_gemma_3_270m_is_loaded_trained_exported_and_loaded_again(tmp_path):
         "samples_per_problem": 2, "micro_batches": 1, "stage1.steps": 1, "stage2.steps": 1,
         "evaluate.problems": 4, "evaluate.batch": 4,
     }  # fmt: skip
-    config = ["--config=configs/gsm8k_gemma3_1b.py", "--config.files={}"][:1]
+    config = ["--config=configs/gsm8k_gemma3_1b.py"]
     config += [f"--config.{field}={value}" for field, value in fields.items()]
     env = os.environ | {"PYTHONPATH": str(ROOT / "tests"), "XLA_FLAGS": ""}
 

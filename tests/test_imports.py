@@ -13,7 +13,7 @@ PACKAGE = ROOT / "score_jax"
 
 # Each module imports only what stands above it: no cycles, and no maths that knows of configs or models.
 FLOORS = """
-types  records
+types  records  rewards.cores
 rewards.sandbox.syscalls  rewards.sandbox.lockdown  rewards.sandbox.wire  rewards.sandbox.job
 rewards.sandbox.seccomp  rewards.sandbox.program_side  rewards.sandbox.test_side
 rewards.sandbox.layers  rewards.sandbox.canaries

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny
 from etils import epath
+from flax.traverse_util import flatten_dict
 from gemma import gm
 
 from score_jax import model as models
@@ -33,7 +34,7 @@ def save(tree: dict, path) -> str:
 def old_layout(params: dict) -> dict:
     """As Gemma 1 to 3 were released: {'transformer/layer_0/attn/q_einsum': {'w': ...}, ...}."""
     out = {}
-    for name, value in released.flat(params).items():
+    for name, value in flatten_dict(params, sep=".").items():
         *folders, leaf = name.split(".")
         if folders[-1] == "mlp":
             folders, leaf = [*folders, leaf], "w"

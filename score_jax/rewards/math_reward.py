@@ -7,11 +7,11 @@ processes that can be killed.
 from __future__ import annotations
 
 import enum
-import os
 import threading
 from collections.abc import Sequence
 
 from score_jax.rewards import math_form, math_pool
+from score_jax.rewards.cores import cores
 
 GOLD_LIMIT_S = 10.0  # for `check_gold`: gold answers are the user's own
 
@@ -38,11 +38,6 @@ VERDICTS = {
     math_pool.TIMEOUT: Verdict.TIMEOUT,
     math_pool.CRASHED: Verdict.CRASHED,
 }
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Undecided(Exception):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import collections
-import os
 import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 
+from score_jax.rewards.cores import cores
 from score_jax.rewards.sandbox.job import Job, Layer, SandboxError, Verdict, verdict
 from score_jax.rewards.sandbox.worker import Worker, WorkerLost, wait
 
@@ -70,7 +70,7 @@ class Sandbox:
         self._bubblewrap, self._bubblewrap_note = None, ""
         self._workers: list[Worker] = []
         try:
-            self._start(workers or _cores())
+            self._start(workers or cores())
         except BaseException:
             self.close()
             raise
@@ -248,7 +248,3 @@ def _stop_at_faults(verdicts: Sequence[Verdict]) -> None:
             f"may; the first: {faults[0].detail}; mend the tests of that problem, or see what "
             "python -m score_jax sandbox-check says"
         )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
