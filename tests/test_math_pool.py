@@ -157,6 +157,17 @@ def test_a_pair_that_kills_its_workers_is_given_up():
 
 
 @linux
+def test_what_a_killed_child_did_not_read_is_dropped():
+    with started(limit_s=5.0) as grader:
+        _, child = processes(grader)
+        os.kill(child, signal.SIGSTOP)
+        grader._pool.workers[0].give(0, *HOSTILE, limit_s=5.0)
+        os.kill(child, signal.SIGKILL)
+        grader._pool.workers[0].pair = None  # given up
+        assert grade(grader, HARD) == [Verdict.RIGHT]
+
+
+@linux
 def test_a_busy_child_ends_with_its_keeper():
     grader, verdicts = started(limit_s=5.0), []
     keeper, child = processes(grader)

@@ -148,8 +148,8 @@ class _Run:
             return
         for serial, said in messages:
             if said == "ready":
-                self.lose(worker)
                 worker.ready = worker.started = True
+                self.lose(worker)
             elif worker.pair is not None and serial == worker.serial:
                 self.verdicts[worker.pair] = said
                 worker.pair = None
@@ -164,6 +164,7 @@ class _Run:
             self.waiting.appendleft(pair)
         else:
             self.verdicts[pair] = CRASHED
+            worker.interrupt()  # the new child may have read it already
 
     def enforce_limits(self) -> None:
         now = time.monotonic()

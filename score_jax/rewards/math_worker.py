@@ -63,6 +63,7 @@ def readable(form: math_form.Form) -> bool:
 def serve(requests: int, replies: int) -> None:
     """Answers lines from `requests` until it is closed. The end of a line whose head is lost is skipped."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    drain(requests)
     os.write(replies, b'[-1, "ready"]\n')
     buffer = b""
     while chunk := os.read(requests, 1 << 16):
@@ -71,6 +72,15 @@ def serve(requests: int, replies: int) -> None:
             with contextlib.suppress(ValueError):
                 number, gold, answer = json.loads(line)
                 os.write(replies, json.dumps([number, verdict(gold, answer)]).encode() + b"\n")
+
+
+def drain(requests: int) -> None:
+    """Drops what the child before did not read: the trainer gives it anew when it hears "ready"."""
+    os.set_blocking(requests, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.read(requests, 1 << 16):
+            pass
+    os.set_blocking(requests, True)
 
 
 def die_with_parent() -> None:
