@@ -124,6 +124,7 @@ def stage(
     beta_2: float,
     alpha: float = 0.0,
     scale_kl: bool = False,
+    adapt_beta_2: float = 0.0,
     attempts: int = 2,
     samples_factor: int = 1,
     learning_rate: float = 3e-4,
@@ -140,6 +141,7 @@ def stage(
             "alpha": alpha,  # bonus on progress, stage_two alone; Table 8: 10
             "beta_1": beta_1,  # KL on every attempt, nats; Table 8: 0.01
             "beta_2": beta_2,  # more KL on all attempts but the last; Table 8: 0.1, in Stage I alone
+            "adapt_beta_2": adapt_beta_2,  # size of that KL term, by the last attempt's policy term; 0: fixed
             "scale_kl": scale_kl,  # scale beta_1 by (1 + alpha) along with the bonus
             "discount": 0.0,  # gamma, App. A.4
             "learning_rate": learning_rate,
@@ -148,3 +150,13 @@ def stage(
             "reference": "base",  # of the KL: base, or the name of an earlier stage
         }
     )
+
+
+def unified(
+    name: str, between: tuple[str, str], *, steps: int, ramp: tuple[float, float], **fields
+) -> ml_collections.ConfigDict:
+    """Stages I and II in one run: an objective that goes from one section's numbers to another's."""
+    config = stage(name, "unified", steps=steps, beta_1=0.0, beta_2=0.0, **fields)
+    config.between = between  # sections of this config; they need not stand in config.stages
+    config.ramp = ramp  # shares of the steps between which the numbers change, linearly
+    return config

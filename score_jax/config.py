@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -15,7 +15,7 @@ from ml_collections import config_flags
 from score_jax.kl import ESTIMATORS
 from score_jax.records import read_json, write_json
 
-OBJECTIVES = ("stage_one", "stage_two", "multi_turn")
+OBJECTIVES = ("stage_one", "stage_two", "multi_turn", "unified")
 SMALL = "small"  # the model.name of one that is pre-trained here; others are the gemma package's
 DTYPES = ("float32", "bfloat16")
 SPLITS = ("train", "validation", "test")
@@ -142,7 +142,9 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     for key in value("stages"):
         require("stages", key in config, f"there is no config.{key}")
         positive(*(f"{key}.{field}" for field in ("steps", "attempts", "samples_factor", "learning_rate")))
-        not_negative(*(f"{key}.{field}" for field in ("alpha", "beta_1", "beta_2", "warmup_steps")))
+        not_negative(
+            *(f"{key}.{field}" for field in ("alpha", "beta_1", "beta_2", "adapt_beta_2", "warmup_steps"))
+        )
         among(f"{key}.objective", OBJECTIVES)
         name, objective = value(f"{key}.name"), value(f"{key}.objective")
         require(f"{key}.name", name not in names, "another stage has this name; each needs its own")
@@ -159,7 +161,41 @@ def check_config(config: ml_collections.ConfigDict) -> None:
             "set config.decisive_only=False with it",
         )
         require(f"{key}.hold", 0 <= hold <= 1, "is a fraction of the stage's steps and must lie in [0, 1]")
+        require(
+            f"{key}.adapt_beta_2",
+            not value(f"{key}.adapt_beta_2") or value(f"{key}.beta_2") > 0,
+            "adapts beta_2, which has to start above 0",
+        )
+        if objective == "unified":
+            _check_unified(config, key, require)
         names.append(name)
+
+
+def _check_unified(
+    config: ml_collections.ConfigDict, key: str, require: Callable[[str, bool, str], None]
+) -> None:
+    """A stage whose numbers are those of two other sections, one after the other."""
+    stage = config[key]
+    for field in ("alpha", "beta_1", "beta_2", "discount", "adapt_beta_2"):
+        require(f"{key}.{field}", not stage[field], "a unified stage has the numbers of config.KEY.between")
+    found = [config.get(name) for name in stage.between]
+    fits = [
+        isinstance(section, ml_collections.ConfigDict)
+        and section.get("objective") in OBJECTIVES
+        and section.objective != "unified"
+        and section.attempts == stage.attempts
+        for section in found
+    ]
+    require(
+        f"{key}.between",
+        fits == [True, True],
+        f"name two stages' sections of this config that have {stage.attempts} attempts",
+    )
+    require(
+        f"{key}.ramp",
+        len(stage.ramp) == 2 and 0 <= stage.ramp[0] < stage.ramp[1] <= 1,
+        "give two rising shares of the steps, such as (0.2, 0.5)",
+    )
 
 
 def check_workdir(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:

@@ -62,7 +62,8 @@ def evaluate(
         results, rows, drafts = read_json(results_path), read_jsonl(attempts_path), []
         split = split_of(config)
         for name, step in chosen.items():
-            drafts.append(draft_of(config, workdir, problems, name=name, step=step))
+            path = workdir / "drafts" / f"{name}.jsonl"  # until all evaluations are done
+            drafts.append(draft_of(config, path, problems, name=name, step=step))
             params = load_policy(config, checkpoints, step, actor, base)
             fresh = attempt_all(actor, params, problems, config, name=name, step=step, draft=drafts[-1])
             rows = [row for row in rows if row["checkpoint"] != name] + fresh
@@ -142,13 +143,13 @@ def split_of(config: ml_collections.ConfigDict) -> str:
 
 def draft_of(
     config: ml_collections.ConfigDict,
-    workdir: epath.Path,
+    path: epath.Path,
     problems: Sequence[Problem],
     *,
     name: str,
     step: int,
 ) -> Draft:
-    """Where a checkpoint's rows are kept until all evaluations are done."""
+    """The file of a checkpoint's rows, as they are made; those of another evaluation are dropped."""
     stamp = {
         "checkpoint": name,
         "step": step,
@@ -156,7 +157,7 @@ def draft_of(
         "evaluate": json.loads(config.evaluate.to_json()),
         "problems": zlib.crc32(repr(list(problems)).encode()),
     }
-    return Draft(workdir / "drafts" / f"{name}.jsonl", stamp, multiple=config.evaluate.batch)
+    return Draft(path, stamp, multiple=config.evaluate.batch)
 
 
 def attempt_all(

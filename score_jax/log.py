@@ -28,12 +28,15 @@ class Metrics:
     def __init__(self, workdir: epath.Path, step: int):
         """Opens the log at `step`: rows of later steps, which a resumed run writes anew, are dropped."""
         self._path = workdir / "metrics.jsonl"
-        write_jsonl(self._path, [row for row in read_jsonl(self._path) if row["step"] <= step])
+        rows = [row for row in read_jsonl(self._path) if row["step"] <= step]
+        write_jsonl(self._path, rows)
+        self.last = rows[-1] if rows else None  # the row of the update before
         self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """One step's numbers."""
         append_jsonl(self._path, row)
+        self.last = row
         for key, value in row.items():
             if isinstance(value, int | float) and key != "step":
                 self._board.add_scalar(key, value, row["step"])

@@ -13,6 +13,7 @@ three-attempt variant differ in these numbers alone:
 from __future__ import annotations
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -87,6 +88,14 @@ def stage_two(
     bonus = alpha * (1 - first)
     kl_coef = beta_1 * (1 + bonus * scale_kl) + beta_2 * (1 - last)
     return Objective(np.ones(attempts), bonus, kl_coef, discount)
+
+
+def blend(begin: Objective, end: Objective, share: float) -> Objective:
+    """(1 − share) of `begin` and `share` of `end`, number by number: both stages in one run.
+
+    The paper trains Stage I and II one after the other and names their unification as open (section 7).
+    """
+    return jax.tree.map(lambda a, b: (1 - share) * a + share * b, begin, end)
 
 
 @flax.struct.dataclass

@@ -127,12 +127,14 @@ def rl_loss(
     )
     loss = jnp.sum(pg) + (0.0 if penalty.in_reward else jnp.sum(kl))
 
-    sums = lambda x: attempts_lib.per_attempt(x, episodes.attempt, count).sum(axis=0)
+    by_attempt = lambda x: attempts_lib.per_attempt(x, episodes.attempt, count)
+    sums = lambda x: by_attempt(x).sum(axis=0)
     kl_tokens = scores.kl if reference is not None else scores.logp - ref_logp
     return loss, {
         "tokens": sums((episodes.attempt > 0).astype(jnp.float32)),
         "kl": sums(kl_tokens),
         "entropy": sums(scores.entropy),
+        "policy": jnp.abs(advantages * by_attempt(scores.logp)).sum(axis=0),
         "sampler_gap": jnp.max(jnp.abs(scores.logp - episodes.logp)),
     }
 
@@ -163,7 +165,8 @@ def train_step(
 
     Returns:
       The new state, and metrics: loss, grad_norm, sampler_gap (the largest |log-prob of the sampler − of the
-      scorer|), and per attempt: length (mean tokens), kl (mean nats), entropy (mean nats per token).
+      scorer|), and per attempt: length (mean tokens), kl (mean nats), entropy (mean nats per token),
+      policy (mean |A_i log π(y_i)|, the size of its policy term).
     """
     episodes = experience.rewards.shape[0]
     if episodes % (learner.micro_batches * learner.samples):
@@ -196,6 +199,7 @@ def train_step(
         "length": tokens / episodes,
         "kl": sums["kl"].sum(axis=0) / episodes,
         "entropy": sums["entropy"].sum(axis=0) / tokens,
+        "policy": sums["policy"].sum(axis=0) / episodes,
     }
     return learner.optimizer.apply(state, grads, learning_rate), metrics
 

@@ -13,38 +13,18 @@ import numpy as np
 from etils import epath
 
 from score_jax import model as models
-from score_jax import objectives, prompts, rollout
+from score_jax import prompts, rollout
 from score_jax.base import make_base, remember_base
 from score_jax.checkpoint import Checkpoints, Note
 from score_jax.config import check_workdir, claim_workdir
 from score_jax.log import Metrics, Progress, by_attempt, say
 from score_jax.mesh import by_row, check_rows, data_mesh, everywhere
 from score_jax.metrics import summarize
-from score_jax.objectives import Objective
 from score_jax.rollout import Actor, Graded
+from score_jax.schedule import beta_2_after, learning_rate_at, objective_at
 from score_jax.step import Learner, Optimizer, train_step
 from score_jax.task import evaluation_task, first_of, training_task
 from score_jax.types import Problem, TrainState
-
-
-def objective_of(stage: ml_collections.ConfigDict) -> Objective:
-    """The row of numbers that a stage's config asks for."""
-    numbers = {"beta_1": stage.beta_1, "beta_2": stage.beta_2, "discount": stage.discount}
-    match stage.objective:
-        case "stage_one":
-            return objectives.stage_one(stage.attempts, **numbers)
-        case "stage_two":
-            return objectives.stage_two(stage.attempts, alpha=stage.alpha, scale_kl=stage.scale_kl, **numbers)
-        case "multi_turn":
-            return objectives.multi_turn(stage.attempts, **numbers)
-    raise ValueError(f"objective = {stage.objective!r} is not known")
-
-
-def learning_rate_at(stage: ml_collections.ConfigDict, step: int) -> float:
-    """Linear warm-up, a constant part (`hold` of the stage's steps), then linear decay to 0."""
-    warmup = min(1.0, (step + 1) / max(stage.warmup_steps, 1))
-    decay = min(1.0, (stage.steps - step) / max(stage.steps * (1 - stage.hold), 1))
-    return stage.learning_rate * warmup * decay
 
 
 def batch_of(problems: Sequence[Problem], *, seed: int, step: int, size: int) -> list[Problem]:
@@ -126,7 +106,6 @@ def train_stage(
     devices = data_mesh()
     actor = actor.with_attempts(stage.attempts)
     frozen = models.frozen_of(actor.model, base)
-    objective = jax.tree.map(jnp.float32, objective_of(stage))
     samples = config.samples_per_problem * stage.samples_factor
     learner = Learner(
         model=actor.model,
@@ -147,6 +126,8 @@ def train_stage(
     ):
         for step in range(done, stage.steps):
             start = time.monotonic()
+            beta_2 = beta_2_after(stage, metrics.last)
+            objective = objective_at(config, stage, step, beta_2)
             problems = batch_of(pool, seed=config.seed, step=begin + step, size=config.problems_per_step)
             problems = [problem for problem in problems for _ in range(samples)]
             keys = rollout.row_keys(config.seed, "train", begin + step, len(problems))
@@ -166,6 +147,7 @@ def train_stage(
                 state, frozen, reference, experience, objective, jnp.float32(rate), learner=learner
             )
             row = {"step": begin + step + 1, "stage": stage.name, "learning_rate": rate}
+            row |= {"beta_2": beta_2} if stage.adapt_beta_2 else {}
             row |= step_metrics(graded, numbers) | {"seconds": time.monotonic() - start}
             metrics.write(row)
             window.append(float((objective.reward_weight * graded.rewards).sum(axis=1).mean()))
@@ -184,7 +166,7 @@ def step_metrics(graded: Graded, numbers: dict) -> dict[str, float]:
     """One row of metrics.jsonl: what the host saw and what the update measured."""
     row = {key: float(numbers[key]) for key in ("loss", "grad_norm", "sampler_gap")}
     row |= by_attempt("reward", graded.rewards.mean(axis=0))
-    for name in ("kl", "entropy", "length"):
+    for name in ("kl", "entropy", "length", "policy"):
         row |= by_attempt(name, np.asarray(numbers[name]))
     columns = {name: getattr(graded, name) for name in ("answers", "finished", "notes")}
     seen = summarize(graded.rewards, **columns, resamples=0)

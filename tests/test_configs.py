@@ -13,7 +13,7 @@ from published_rows import write
 from real_data import real_file
 
 from score_jax import model as models
-from score_jax import train
+from score_jax import schedule
 from score_jax.__main__ import main
 from score_jax.config import load_config
 from score_jax.task import Task, load_task
@@ -27,7 +27,7 @@ REAL = ("math_gemma2_2b", "math_gemma3_4b", "gsm8k_gemma3_1b", "code_gemma3_4b")
 def test_every_config_resolves_and_opens_with_what_a_user_asks(name):
     config = load_config(f"configs/{name}")
     for key in config.stages:
-        assert train.objective_of(config[key]).attempts == config[key].attempts
+        assert schedule.objective_of(config[key]).attempts == config[key].attempts
     assert isinstance(load_task(config.task), Task)
     text = (ROOT / "configs" / name).read_text()
     for word in ("Command", "Hardware", "Result"):

@@ -41,7 +41,7 @@ tokenizer  model  chat
 policy
 sampling
 prompts
-rollout
+rollout  schedule
 step
 pretrain  released
 base

@@ -9,7 +9,8 @@ import pytest
 from score_jax import objectives
 from score_jax.compare import as_markdown, compare
 from score_jax.config import load_config
-from score_jax.train import batch_of, learning_rate_at, objective_of
+from score_jax.schedule import learning_rate_at, objective_of
+from score_jax.train import batch_of
 from score_jax.types import Problem
 
 PROBLEMS = [Problem(id=str(number), prompt="", gold="") for number in range(10)]
