@@ -59,7 +59,11 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     sub = command("export", "Write a checkpoint that the gemma package reads.", config=False)
     sub.add_argument("--checkpoint", default="best", help="base | latest | best (default) | a step")
     sub.add_argument("--output", required=True, help="the new folder")
-    command("report", "Write report.html from what lies in the work directory.", config=False)
+    command(
+        "report",
+        "Write report.html from what lies in the work directory, or in a study's folder.",
+        config=False,
+    )
     command("compare", "Compare the methods in WORKDIR/METHOD/SEED (launch/seeds.sh).", config=False)
     text = "Say which layers of the sandbox for model-written programs hold here, and attack it."
     commands.add_parser("sandbox-check", help=text, description=text, allow_abbrev=False)
@@ -89,8 +93,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         # `--config` and its overrides are allowed here so that one line of options serves every command.
         _refuse([option for option in rest if not option.startswith("--config")])
         from score_jax.report import write_report
+        from score_jax.study_file import holds_study
+        from score_jax.study_page import write_study_page
 
-        print(f"Report: {write_report(args.workdir)}")
+        write = write_study_page if holds_study(args.workdir) else write_report
+        print(f"Report: {write(args.workdir)}")
         return 0
     if args.command == "compare":
         _refuse(rest)

@@ -8,7 +8,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from xml.etree import ElementTree
@@ -22,6 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 CURVE, SMALL = (5.0, 2.5), (4.2, 2.3)  # inches of 72 units: two beside each other, or three
+LINE = 0.17  # inches from one line of a curve's label to the next
+ROUND = (1, 2, 2.5, 5, 10)  # ticks of a per cent axis lie at multiples of these
 BIN = 0.05  # width of an edit-distance-ratio bin
 ARROW = "\N{RIGHTWARDS ARROW}"
 
@@ -30,6 +32,13 @@ INK, MUTED, RULE, UP, DOWN = "#010101", "#010102", "#010103", "#010104", "#01010
 ATTEMPT = ("#0101a1", "#0101a2", "#0101a3", "#0101a4")
 VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", UP: "--up", DOWN: "--down"}
 VARIABLES |= {colour: f"--t{i + 1}" for i, colour in enumerate(ATTEMPT)}
+
+# The page's light colours and font, for drawings that stand alone.
+LIGHT = {
+    "--paper": "#fdfdfb", "--ink": "#1c2126", "--muted": "#5a626c", "--rule": "#dcdcd5", "--up": "#1d5fae",
+    "--down": "#b0470c", "--t1": "#75706a", "--t2": "#1d5fae", "--t3": "#0b7565", "--t4": "#7a4bb0",
+    "--sans": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif",
+}  # fmt: skip
 
 STYLE = {
     "axes.axisbelow": True,
@@ -65,11 +74,12 @@ class Chart:
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: the key it has in each row, its label at the right end, its colour."""
+    """One curve: the key it has in each row, its label at the right end, its colour, whether dashed."""
 
     key: str
     label: str
     colour: str
+    dashed: bool = False
 
 
 def attempt_lines(rows: Sequence[Mapping], stem: str) -> list[Line]:
@@ -99,9 +109,18 @@ def smoothing(rows: Sequence) -> int:
     return max(1, len(rows) // 40)
 
 
-def curve(name: str, title: str, rows: Sequence[Mapping], lines: Sequence[Line]) -> Chart:
+def curve(
+    name: str,
+    title: str,
+    rows: Sequence[Mapping],
+    lines: Sequence[Line],
+    shares: tuple[float, float] | None = None,
+    room: float = 0.05,
+) -> Chart:
     """Curves over training steps: faint the values, bold their running mean, which crosses no
-    border of a stage. Rows hold 'step' and perhaps 'stage'; an absent value leaves a gap."""
+    border of a stage. Rows hold 'step' and perhaps 'stage'; an absent value leaves a gap.
+    shares: the axis in per cent from the one to the other, shared by charts that are read together;
+    room: of the width, for the lines' labels."""
     steps = np.array([row["step"] for row in rows])
     stages = [str(row.get("stage", "")) for row in rows]
     borders = [0, *(i for i in range(1, len(rows)) if stages[i] != stages[i - 1]), len(rows)]
@@ -109,27 +128,33 @@ def curve(name: str, title: str, rows: Sequence[Mapping], lines: Sequence[Line])
     window = smoothing(rows)
     ends = []
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
-        figure, axes = _axes(CURVE)
+        figure, axes = new_axes(CURVE, room)
         for line in lines:
             values = np.array([_number(row.get(line.key)) for row in rows])
             if window > 1:
                 axes.plot(steps, values, color=line.colour, linewidth=0.6, alpha=0.35)
             mean = np.concatenate([running_mean(values[a:b], window) for a, b in spans])
+            style = {"color": line.colour, "linewidth": 1.6, "linestyle": "--" if line.dashed else "-"}
             for a, b in spans:
                 marker = "o" if np.isfinite(mean[a:b]).sum() == 1 else ""
-                axes.plot(steps[a:b], mean[a:b], color=line.colour, linewidth=1.6, marker=marker, ms=3)
+                axes.plot(steps[a:b], mean[a:b], marker=marker, ms=3, **style)
             known = np.flatnonzero(np.isfinite(mean))
             if len(known):
                 ends.append((line, float(mean[known[-1]])))
+        if shares:
+            axes.set_ylim(*shares)
         _mark_stages(axes, steps, stages, spans)
         if len(lines) > 1:
-            _label_ends(axes, ends)
+            label_ends(axes, ends)
         axes.set_xlabel("step", loc="right")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-        _plain_numbers(axes)
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=ROUND) if shares else MaxNLocator(5))
+        if shares:
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        else:
+            _plain_numbers(axes)
         said = "; ".join(f"{_spoken(line)} ends at {value:.3g}" for line, value in ends)
-        svg = _inline(figure, name, f"{title}, steps {steps[0]} to {steps[-1]}: {said or 'empty'}")
+        svg = inline(figure, name, f"{title}, steps {steps[0]} to {steps[-1]}: {said or 'empty'}")
     return Chart(title, svg)
 
 
@@ -143,7 +168,7 @@ def edit_histogram(
     edges = edit_bins(right)
     same = {t: np.mean(values == 0) for t, values in ratios.items()}
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
-        figure, axes = _axes(SMALL)
+        figure, axes = new_axes(SMALL)
         for t, values in ratios.items():
             shares = bin_shares(values, edges)
             fill = len(ratios) == 1
@@ -157,7 +182,7 @@ def edit_histogram(
             f"attempt {t - 1} to {t}: median {np.median(values):.2f}, {same[t]:.0%} repeat the text"
             for t, values in ratios.items()
         )
-        svg = _inline(figure, name, f"Edit-distance ratio, {title}; {said}")
+        svg = inline(figure, name, f"Edit-distance ratio, {title}; {said}")
     return Chart(title, svg, said[0].upper() + said[1:] + ".")
 
 
@@ -179,7 +204,7 @@ def level_accuracy(name: str, title: str, by_level: Mapping[str, Mapping]) -> Ch
     count = sum(key.startswith("acc_t") for key in by_level[levels[0]])
     table = np.array([[by_level[k][f"acc_t{t + 1}"] for t in range(count)] for k in levels])
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
-        figure, axes = _axes(SMALL)
+        figure, axes = new_axes(SMALL)
         axes.vlines(places, table.min(1), table.max(1), color=RULE, linewidth=3)
         for t in range(count):
             colour = attempt_colour(t + 1)
@@ -188,12 +213,12 @@ def level_accuracy(name: str, title: str, by_level: Mapping[str, Mapping]) -> Ch
         axes.set_ylim(-0.04, 1.04)
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set_yticks(np.linspace(0, 1, 5))
-        _name_levels(axes, by_level)
+        name_levels(axes, by_level)
         said = "; ".join(
             f"level {k}: " + ", ".join(f"{value:.0%}" for value in row)
             for k, row in zip(levels, table, strict=True)
         )
-        svg = _inline(figure, name, f"Accuracy by level, {title}; {said}")
+        svg = inline(figure, name, f"Accuracy by level, {title}; {said}")
     return Chart(title, svg)
 
 
@@ -201,25 +226,49 @@ def level_flows(name: str, title: str, by_level: Mapping[str, Mapping], top: flo
     """Fig. 7: share of problems corrected (up) and spoiled (down) at every level of difficulty."""
     places = np.arange(len(by_level))
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
-        figure, axes = _axes(SMALL)
+        figure, axes = new_axes(SMALL)
         axes.bar(places, [row["i_to_c"] for row in by_level.values()], 0.5, color=UP)
         axes.bar(places, [-row["c_to_i"] for row in by_level.values()], 0.5, color=DOWN)
         axes.axhline(0, color=MUTED, linewidth=0.8)
         axes.set_ylim(-top * 1.1, top * 1.1)
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(lambda y, _: f"{abs(y) * 100:.3g}%")
-        _name_levels(axes, by_level)
+        name_levels(axes, by_level)
         said = "; ".join(
             f"level {k}: corrected {row['i_to_c']:.1%}, spoiled {row['c_to_i']:.1%}"
             for k, row in by_level.items()
         )
-        svg = _inline(figure, name, f"Corrected and spoiled by level, {title}; {said}")
+        svg = inline(figure, name, f"Corrected and spoiled by level, {title}; {said}")
     return Chart(title, svg)
 
 
-def _axes(size: tuple[float, float]) -> tuple[Figure, Axes]:
+def standalone(chart: Chart, subtitle: str) -> str:
+    """The drawing as a file of its own: in the page's light colours on their background, with its titles."""
+    root = ElementTree.fromstring(chart.svg)
+    left, top, width, height = (float(number) for number in root.attrib["viewBox"].split())
+    left, top, width, height = left - 10, top - 42, width + 20, height + 50
+    for key, value in (("viewBox", (left, top, width, height)), ("width", [width]), ("height", [height])):
+        root.set(key, " ".join(f"{number:g}" for number in value))
+    root.set("xmlns", "http://www.w3.org/2000/svg")
+    place = {"x": f"{left:g}", "y": f"{top:g}", "width": f"{width:g}", "height": f"{height:g}"}
+    root.insert(0, ElementTree.Element("rect", place | {"style": "fill: var(--paper)"}))
+    titles = ((chart.title, "600 13px", "--ink", 19), (subtitle, "10px", "--muted", 34))
+    for number, (text, font, colour, down) in enumerate(titles, 1):
+        style = {"style": f"font: {font} var(--sans); fill: var({colour})"}
+        line = ElementTree.Element("text", {"x": f"{left + 10:g}", "y": f"{top + down:g}"} | style)
+        line.text = text
+        root.insert(number, line)
+    for element in root.iter():
+        for key, value in element.attrib.items():
+            if key in ("style", "fill", "stroke"):
+                element.set(key, re.sub(r"var\((--\w+)\)", lambda found: LIGHT[found[1]], value))
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def new_axes(size: tuple[float, float], right: float = 0.05) -> tuple[Figure, Axes]:
+    """An empty plot of `size` inches; `right` of its width is left for the names of curves."""
     figure = Figure(figsize=size)
-    return figure, figure.add_axes((0.12, 0.19, 0.83, 0.71))
+    return figure, figure.add_axes((0.12, 0.19, 0.88 - right, 0.71))
 
 
 def _number(value) -> float:
@@ -227,7 +276,8 @@ def _number(value) -> float:
 
 
 def _spoken(line: Line) -> str:
-    return f"attempt {line.label}" if line.label.isdigit() else line.label or "the curve"
+    label = line.label.replace("\n", " ")
+    return f"attempt {label}" if label.isdigit() else label or "the curve"
 
 
 def _mark_stages(axes: Axes, steps, stages: Sequence[str], spans) -> None:
@@ -238,7 +288,7 @@ def _mark_stages(axes: Axes, steps, stages: Sequence[str], spans) -> None:
         if a:
             axes.axvline(steps[a], color=MUTED, linewidth=0.8, dashes=(2, 3))
         name = stages[a].replace("_", " ")
-        room = (steps[b - 1] - steps[a]) / (high - low) * 0.83 * CURVE[0] * 72
+        room = (steps[b - 1] - steps[a]) / (high - low) * axes.get_position().width * CURVE[0] * 72
         if len(name) * 5 < room:
             place = {"x": steps[a], "y": 1.03, "transform": axes.get_xaxis_transform()}
             axes.text(s=name, color=MUTED, fontsize=9, **place)
@@ -257,16 +307,26 @@ def _plain_numbers(axes: Axes) -> None:
         axes.yaxis.set_major_formatter(lambda y, _: f"{y:.2g}".replace("-", "\N{MINUS SIGN}"))
 
 
-def _label_ends(axes: Axes, ends: Sequence[tuple[Line, float]]) -> None:
-    """Each curve's label at its end, moved up where two would touch."""
+def label_ends(axes: Axes, ends: Sequence[tuple[Line, float]]) -> None:
+    """Each curve's label at its end; where two would touch the upper moves up, and all down from the top."""
     low, high = axes.get_ylim()
-    below = -math.inf
-    for line, value in sorted(ends, key=lambda end: end[1]):
-        below = max((value - low) / (high - low), below + 0.075)
-        axes.text(1.01, below, line.label, color=line.colour, va="center", transform=axes.transAxes)
+    ends = sorted(ends, key=lambda end: end[1])
+    height = axes.get_figure().get_figheight() * axes.get_position().height
+    tall = [LINE / height * (1 + line.label.count("\n")) for line, _ in ends]
+    bottoms: list[float] = []
+    for (_, value), size in zip(ends, tall, strict=True):
+        wanted = (value - low) / (high - low) - size / 2
+        bottoms.append(max(wanted, bottoms[-1] + tall[len(bottoms) - 1]) if bottoms else wanted)
+    above = max(1.04, sum(tall))
+    for i in reversed(range(len(bottoms))):
+        bottoms[i] = above = min(bottoms[i], above - tall[i])
+    for (line, _), bottom, size in zip(ends, bottoms, tall, strict=True):
+        place = {"x": 1.01, "y": bottom + size / 2, "transform": axes.transAxes}
+        axes.text(s=line.label, color=line.colour, va="center", **place)
 
 
-def _name_levels(axes: Axes, by_level: Mapping[str, Mapping]) -> None:
+def name_levels(axes: Axes, by_level: Iterable[str]) -> None:
+    """The levels' names under places 0, 1, 2, ...; of many, every few."""
     names = list(by_level)
     every = max(1, len(names) // 10)
     axes.set_xticks(range(0, len(names), every), names[::every])
@@ -274,7 +334,7 @@ def _name_levels(axes: Axes, by_level: Mapping[str, Mapping]) -> None:
     axes.set_xlabel("level", loc="right")
 
 
-def _inline(figure: Figure, name: str, spoken: str) -> Markup:
+def inline(figure: Figure, name: str, spoken: str) -> Markup:
     """The figure as an SVG element: ids unique to it, colours and font those of the page."""
     page = io.StringIO()
     with warnings.catch_warnings():  # the reader's fonts draw the text, not matplotlib's
@@ -305,4 +365,5 @@ def _restyle(value: str, key: str, name: str) -> str:
     value = value.replace("url(#", f"url(#{name}-")
     for colour, variable in VARIABLES.items():
         value = value.replace(colour, f"var({variable})")
+    value = re.sub(r"font-family: [^;]+", "font-family: var(--sans)", value)
     return re.sub(r"font: ([\d.]+px) [^;]+", r"font: \1 var(--sans)", value)

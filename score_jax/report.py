@@ -52,15 +52,8 @@ def write_report(workdir: str | Path, *, transcript_bytes: int = TRANSCRIPT_BYTE
     Reads results.json, attempts.jsonl, metrics.jsonl, config.json, base/metrics.jsonl.
     """
     run = read_run(Path(workdir))
-    template = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("report.html.j2")
     shown, total, transcripts = transcripts_of(run.attempts, transcript_bytes)
-    page = template.render(
+    page = template("report.html.j2").render(
         run=run,
         title=str(run.workdir.resolve().name),
         final=next(reversed(run.results), ""),
@@ -83,6 +76,17 @@ def write_report(workdir: str | Path, *, transcript_bytes: int = TRANSCRIPT_BYTE
     path = run.workdir / "report.html"
     write_text(path, page.encode(errors="replace").decode())  # lone surrogates have no place in UTF-8
     return path
+
+
+def template(name: str) -> jinja2.Template:
+    """A page's template; what it is given is text, and never read as HTML."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template(name)
 
 
 def result_table(results: Mapping[str, Mapping]) -> list[dict]:

@@ -19,7 +19,9 @@ with jaxtyping.install_import_hook("score_jax", "beartype.beartype"):
     import score_jax.datasets.number_riddles
     import score_jax.evaluate
     import score_jax.export
+    import score_jax.figures
     import score_jax.pretrain
     import score_jax.report
     import score_jax.solve
+    import score_jax.study_page
     import score_jax.train  # noqa: F401

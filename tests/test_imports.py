@@ -22,9 +22,11 @@ rewards.sandbox.pool
 rewards.sandbox.check
 attempts  instructions
 objectives  kl  losses
-metrics
-charts  run
-report
+metrics  paper_tables
+charts  run  estimates  study_file
+report  figures
+study_charts  study_tables
+study_page
 mesh  log  checkpoint  config
 compare
 task

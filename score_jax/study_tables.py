@@ -1,0 +1,149 @@
+"""A study's tables: our numbers with intervals and seeds, the paper's beside them, and the budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from score_jax.charts import ARROW
+from score_jax.report import DELTA, percent
+from score_jax.study_file import SCORE, check_study
+
+DASH = "\N{EN DASH}"
+COLUMNS = {
+    "acc_t1": "Acc@t1",
+    "acc_t2": "Acc@t2",
+    "acc_t3": "Acc@t3",
+    "delta": DELTA,
+    "i_to_c": f"i{ARROW}c",
+    "c_to_i": f"c{ARROW}i",
+    "mbpp_r": "MBPP-R",
+}
+MAIN = ("acc_t1", "acc_t2", "delta", "i_to_c", "c_to_i")
+
+
+def as_markdown(study: Mapping[str, Any]) -> str:
+    """The main table in Markdown: per cent [95% interval], rows in the study's order.
+
+    Rows that differ in the number of training problems alone are left to the page.
+    """
+    check_study(study)
+    heads = [COLUMNS[name] for name in MAIN] + ["Acc@t2 by seed", "Acc@t2, SCoRe minus this"]
+    lines = [
+        f"| {study['problems']} problems, {len(study['seeds'])} seeds | {' | '.join(heads)} |",
+        "|---" * (len(heads) + 1) + "|",
+    ]
+    for row in _trained_alike(study["rows"]).values():
+        found = row["statistics"]
+        cells = [_interval_text(found.get(name), signed=name == "delta") for name in MAIN]
+        cells.append(
+            ", ".join(percent(seed) for seed in found["acc_t2"]["by_seed"]) if "acc_t2" in found else DASH
+        )
+        cells.append(_interval_text(row.get("minus_score", {}).get("acc_t2"), signed=True, absent=""))
+        lines.append(f"| {row['label'].replace('|', '&#124;')} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main_table(study: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """Every method's numbers, and SCoRe minus it."""
+    rows = {name: row for name, row in _trained_alike(study["rows"]).items() if part in row}
+    names = [name for name in COLUMNS if any(name in row[part] for row in rows.values())]
+    gains = part == "statistics" and any("acc_t2" in row.get("minus_score", {}) for row in rows.values())
+    sizes = [found["n"] for row in rows.values() for found in row[part].values()]
+    whole = study["problems"] if part == "statistics" else max(sizes, default=0)
+    seeds = len(study["seeds"])
+    table = [table_row(row["label"], row[part], names, seeds=seeds, problems=whole) for row in rows.values()]
+    for entry, row in zip(table, rows.values(), strict=True):
+        if gains:
+            entry["cells"].append(_cell(row.get("minus_score", {}).get("acc_t2"), signed=True))
+    columns = [COLUMNS[name] for name in names] + ["Acc@t2, SCoRe minus this"] * gains
+    return {"columns": columns, "rows": table}
+
+
+def _trained_alike(rows: Mapping[str, Mapping]) -> dict[str, Mapping]:
+    """The rows that do not stand for another number of training problems."""
+    return {name: row for name, row in rows.items() if "pool" not in row}
+
+
+def table_row(
+    label: str,
+    found: Mapping[str, Any],
+    names: Sequence[str],
+    *,
+    seeds: int,
+    problems: int,
+    printed: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """A row of a table: {"label", "note": what is unusual about it, "cells"}.
+
+    Args:
+      label: the method's.
+      found: its estimates.
+      names: the statistics of the columns.
+      seeds: that the study has; a row of fewer says so.
+      problems: that were evaluated; a row of others says so.
+      printed: the paper's numbers, per cent.
+    """
+    notes = []
+    ran = min((len(found[name]["by_seed"]) for name in names if name in found), default=0)
+    if ran and ran != seeds:
+        notes.append(f"{ran} of {seeds} seeds")
+    sizes = {found[name]["n"] for name in names if name in found}
+    notes += [f"{size:,} problems" for size in sorted(sizes - {problems})]
+    cells = [
+        _cell(found.get(name), signed=name == "delta", printed=(printed or {}).get(name)) for name in names
+    ]
+    return {"label": label, "note": ", ".join(notes), "cells": cells}
+
+
+def _cell(found: Mapping[str, Any] | None, *, signed: bool, printed: float | None = None) -> dict[str, str]:
+    paper = "" if printed is None else percent(printed / 100, signed)
+    if found is None:
+        return {"text": DASH, "interval": "", "seeds": "", "sign": "", "paper": paper}
+    clear = signed and (found["low"] > 0 or found["high"] < 0)
+    joint = " to " if signed else DASH
+    return {
+        "text": percent(found["mean"], signed),
+        "interval": joint.join(percent(found[end], signed) for end in ("low", "high")),
+        "seeds": joint.join(percent(end(found["by_seed"]), signed) for end in (min, max)),
+        "sign": ("up" if found["mean"] > 0 else "down") if clear else "",
+        "paper": paper,
+    }
+
+
+def _interval_text(found: Mapping[str, Any] | None, *, signed: bool, absent: str = DASH) -> str:
+    if found is None:
+        return absent
+    mean, low, high = (percent(found[key], signed) for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def budget_table(rows: Mapping[str, Mapping]) -> list[dict[str, Any]]:
+    """Updates and sampled attempts of every row, beside SCoRe's, and the minutes of a seed."""
+    score = rows.get(SCORE, {})
+    table = []
+    for name, row in rows.items():
+        seconds = row.get("seconds") or []
+        table.append(
+            {
+                "label": row["label"],
+                "note": f"pool of {row['pool']:,}" if "pool" in row else "",
+                "checkpoint": row.get("checkpoint", DASH).replace("_", " "),
+                "updates": _spent(row, score, "updates", name),
+                "sampled": _spent(row, score, "sampled", name),
+                "minutes": f"{np.mean(seconds) / 60:.1f}" if seconds else DASH,
+            }
+        )
+    return table
+
+
+def _spent(row: Mapping, score: Mapping, key: str, name: str) -> dict[str, str]:
+    """One part of the budget, and how it stands to SCoRe's where it is not the same."""
+    if row.get(key) is None:
+        return {"text": DASH, "beside": ""}
+    if row[key] == 0:
+        return {"text": "none", "beside": ""}
+    same = name == SCORE or not score.get(key) or row[key] == score[key]
+    return {"text": f"{row[key]:,}", "beside": "" if same else f"{row[key] / score[key]:.2g} × SCoRe’s"}
