@@ -37,6 +37,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.slots = ml_collections.ConfigDict()  # tokens
     config.slots.prompt = 13
     config.slots.attempt = 13
+    config.slots.critique = 0  # for a critique before each later attempt
 
     # The base model: supervised, on imperfect two-attempt demonstrations of all training problems.
     config.pretrain = ml_collections.ConfigDict()
@@ -53,6 +54,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.train_problems = 384  # a fixed pool: with few problems the methods come apart; 0 is all
     config.problems_per_step = 64
     config.samples_per_problem = 4
+    config.offline_attempts = 4  # the base's first attempts per problem that stages with offline > 0 give
     config.rollout_parts = 1  # in which the episodes of a step are sampled, one after the other
     config.micro_batches = 1  # over which the gradient of a step is accumulated
     config.remat = False  # compute each layer anew in the backward pass: less memory, more time
@@ -81,6 +83,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluate.split = "test"
     config.evaluate.problems = 0  # how many; 0 is all
     config.evaluate.attempts = 2
+    config.evaluate.critique = False  # ask for a critique before each later attempt
     config.evaluate.batch = 352
     config.evaluate.temperature = 0.0  # greedy, as in the paper
 
@@ -103,7 +106,9 @@ def released(name: str, *, dtype: str = "bfloat16", chat: bool = True) -> ml_col
     )
 
 
-def phase(*, steps: int, attempts: int, learning_rate: float, unlearned: float) -> ml_collections.ConfigDict:
+def phase(
+    *, steps: int, attempts: int, learning_rate: float, unlearned: float, critiques: float = 0.0
+) -> ml_collections.ConfigDict:
     """One phase of pre-training."""
     return ml_collections.ConfigDict(
         {
@@ -111,6 +116,7 @@ def phase(*, steps: int, attempts: int, learning_rate: float, unlearned: float) 
             "attempts": attempts,  # of each demonstration that are shown
             "learning_rate": learning_rate,
             "unlearned": unlearned,  # share of wrong first answers whose own tokens carry no loss
+            "critiques": critiques,  # share of demonstrations with a critique before each later attempt
         }
     )
 
@@ -127,27 +133,63 @@ def stage(
     adapt_beta_2: float = 0.0,
     attempts: int = 2,
     samples_factor: int = 1,
+    critique: bool = False,
+    offline: float = 0.0,
+    discount: float = 0.0,
+    reference: str = "base",
     learning_rate: float = 3e-4,
     hold: float = 0.5,
+    start: str = "previous",
 ) -> ml_collections.ConfigDict:
     """One stage of reinforcement learning."""
     return ml_collections.ConfigDict(
         {
             "name": name,  # in checkpoints and results
-            "objective": objective,  # stage_one (Eq. 3) | stage_two (Eq. 4) | multi_turn (Eq. 1, 2)
+            "objective": objective,  # stage_one (Eq. 3) | stage_two (Eq. 4) | multi_turn (Eq. 1, 2) | unified
             "steps": steps,  # updates
             "attempts": attempts,
             "samples_factor": samples_factor,  # times samples_per_problem
+            "critique": critique,  # critiques before later attempts are sampled and trained
+            "offline": offline,  # share of a step's problems whose first attempt is one of the base's, given
             "alpha": alpha,  # bonus on progress, stage_two alone; Table 8: 10
             "beta_1": beta_1,  # KL on every attempt, nats; Table 8: 0.01
             "beta_2": beta_2,  # more KL on all attempts but the last; Table 8: 0.1, in Stage I alone
             "adapt_beta_2": adapt_beta_2,  # size of that KL term, by the last attempt's policy term; 0: fixed
             "scale_kl": scale_kl,  # scale beta_1 by (1 + alpha) along with the bonus
-            "discount": 0.0,  # gamma, App. A.4
+            "discount": discount,  # gamma, App. A.4
             "learning_rate": learning_rate,
             "warmup_steps": 10,
             "hold": hold,  # of the stage's steps before the learning rate falls linearly to 0
-            "reference": "base",  # of the KL: base, or the name of an earlier stage
+            "reference": reference,  # of the KL: base, or the name of an earlier stage
+            "start": start,  # where its updates begin: previous (the stage before, or the base) | base
+        }
+    )
+
+
+def supervised(
+    name: str,
+    objective: str,
+    *,
+    steps: int,
+    keep_right: bool = False,
+    start: str = "previous",
+    samples_factor: int = 1,
+    learning_rate: float = 3e-4,
+    hold: float = 0.5,
+) -> ml_collections.ConfigDict:
+    """One stage of supervised fine-tuning on the run's own samples, score_jax.sft."""
+    return ml_collections.ConfigDict(
+        {
+            "name": name,  # in checkpoints and results
+            "objective": objective,  # star | pair_sft
+            "steps": steps,  # updates, and batches of samples before them
+            "attempts": 2,  # of the samples
+            "samples_factor": samples_factor,  # times samples_per_problem
+            "keep_right": keep_right,  # right -> right examples, too: D+ of Table 1
+            "learning_rate": learning_rate,
+            "warmup_steps": 10,
+            "hold": hold,  # of the stage's steps before the learning rate falls linearly to 0
+            "start": start,  # where its updates begin: previous | base; the stage before always samples
         }
     )
 

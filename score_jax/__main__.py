@@ -1,4 +1,4 @@
-"""The commands: train | evaluate | solve | export | report | compare | sandbox-check."""
+"""The commands: train | evaluate | solve | export | report | compare | study | sandbox-check."""
 
 from __future__ import annotations
 
@@ -65,6 +65,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         config=False,
     )
     command("compare", "Compare the methods in WORKDIR/METHOD/SEED (launch/seeds.sh).", config=False)
+    sub = command("study", "Train and measure all methods of a study; the same command goes on.", config=True)
+    sub.add_argument("--fast", action="store_true", help="the rows and seeds of config.study.fast alone")
     text = "Say which layers of the sandbox for model-written programs hold here, and attack it."
     commands.add_parser("sandbox-check", help=text, description=text, allow_abbrev=False)
     return parser.parse_known_args(argv)
@@ -127,6 +129,10 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         from score_jax.train import train
 
         train(config, workdir, args.sandbox)
+    elif args.command == "study":
+        from score_jax.study import study
+
+        study(config, workdir, fast=args.fast, sandbox=args.sandbox)
     else:
         from score_jax.evaluate import evaluate
 

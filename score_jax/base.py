@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from score_jax import model, pretrain
-from score_jax.config import SMALL
+from score_jax.config_check import SMALL
 from score_jax.mesh import data_mesh, everywhere
 from score_jax.records import read_json, write_json
 from score_jax.released import load_released

@@ -21,7 +21,8 @@ class Note:
     Attributes:
       stage: the stage that wrote it.
       reward: the stage's mean training reward since the checkpoint before: Σ_i w_i r̂_i, without
-        bonus and KL.
+        bonus and KL. A supervised stage has none: all of its checkpoints have the same, so that the newest
+        is its best.
     """
 
     stage: str
@@ -70,7 +71,8 @@ class Checkpoints:
         return max((s for s in self.steps() if self.note(s).stage == stage), default=None)
 
     def best(self, stage: str) -> int | None:
-        """The step of a stage with the highest training reward, as the paper selects; NaN never wins."""
+        """The step of a stage with the highest training reward, as the paper selects RL runs, and of equal
+        ones the newest; NaN never wins."""
         notes = {step: self.note(step) for step in self.steps()}
         rewards = {
             step: note.reward

@@ -155,6 +155,7 @@ def draft_of(
         "step": step,
         "seed": config.seed,
         "evaluate": json.loads(config.evaluate.to_json()),
+        "critique": config.slots.critique,
         "problems": zlib.crc32(repr(list(problems)).encode()),
     }
     return Draft(path, stamp, multiple=config.evaluate.batch)
@@ -197,7 +198,10 @@ def attempt_all(
 
 
 def attempt_rows(graded: Graded, *, checkpoint: str, step: int, split: str) -> list[dict]:
-    """The rows of attempts.jsonl; `notes` stand in all of them or, where the checker makes none, in none."""
+    """The rows of attempts.jsonl; `notes` stand in all of them or, where the checker makes none, in none.
+
+    So do `critiques`: the text of the one before each later attempt.
+    """
     noted = any(notes for row in graded.notes for notes in row)
     return [
         {
@@ -211,6 +215,7 @@ def attempt_rows(graded: Graded, *, checkpoint: str, step: int, split: str) -> l
             **({"subject": problem.subject} if problem.subject else {}),
             **({"first": problem.first} if problem.first else {}),
             "attempts": graded.texts[row],
+            **({"critiques": graded.critiques[row]} if graded.critiques[row] else {}),
             "answers": graded.answers[row],
             "rewards": graded.rewards[row].tolist(),
             "finished": graded.finished[row].tolist(),

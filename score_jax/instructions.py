@@ -3,6 +3,9 @@
 From Kumar et al. 2025 (arXiv 2409.12917), appendix: the maths prompt, the code frame (that of Austin et al.
 2021, arXiv 2108.07732) and the two correction instructions. How the parts are set apart (labels, line
 breaks) is this project's choice. All are plain text; a chat format is wrapped around them elsewhere.
+
+To ask for feedback and then for its use is the scheme of Self-Refine (Madaan et al. 2023, arXiv 2303.17651);
+the wording of the four instructions for it is this project's.
 """
 
 from __future__ import annotations
@@ -25,11 +28,31 @@ MATH_CORRECTION = (
     f"{_MATH_ANSWER}\n"
 )
 
+MATH_FEEDBACK = (
+    "Check the solution above step by step and say in a few sentences what is wrong with it, if anything. "
+    "Do not write a new solution yet.\n"
+)
+
+MATH_REFINE = (
+    "Use this feedback: correct the error, if any, and rewrite the solution. Only output the final solution! "
+    f"{_MATH_ANSWER}\n"
+)
+
 CODE_PROMPT = "You are an expert Python programmer, and here is your task:"
 
 CODE_CORRECTION = (
     "# There might be an error in the code above because of lack of understanding of the question. Please "
     "correct the error, if any, and rewrite the solution. Only output the final correct Python program!\n"
+)
+
+CODE_FEEDBACK = (
+    "# Check the code above and say in a few sentences what is wrong with it, if anything. Do not write a "
+    "new program yet.\n"
+)
+
+CODE_REFINE = (
+    "# Use this feedback: correct the error, if any, and rewrite the solution. Only output the final correct "
+    "Python program!\n"
 )
 
 # What the code frame sets around a program.

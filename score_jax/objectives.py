@@ -93,7 +93,7 @@ def stage_two(
 def blend(begin: Objective, end: Objective, share: float) -> Objective:
     """(1 − share) of `begin` and `share` of `end`, number by number: both stages in one run.
 
-    The paper trains Stage I and II one after the other and names their unification as open (section 7).
+    The paper trains Stage I and II one after the other and names their unification as open.
     """
     return jax.tree.map(lambda a, b: (1 - share) * a + share * b, begin, end)
 

@@ -16,6 +16,7 @@ import optax
 from etils import epath
 
 from score_jax import chat, checkpoint, mesh, model, prompts, tokenizer
+from score_jax.config import shows_critiques
 from score_jax.log import Progress
 from score_jax.records import append_jsonl, read_json, write_json
 from score_jax.rollout import Actor, actor_of
@@ -46,7 +47,7 @@ def make_base(
         return load_base(config, workdir, task, say)
     say("Base model: pre-training on the task's demonstrations (kept for later runs) ...")
     directory.mkdir(parents=True, exist_ok=True)
-    corpus = task.corpus(config.tokenizer.texts)
+    corpus = task.corpus(config.tokenizer.texts, critiques=shows_critiques(config))
     vocabulary = tokenizer.train_tokenizer(
         corpus, directory / "tokenizer.model", vocab_size=config.tokenizer.vocab_size
     )
@@ -89,9 +90,17 @@ def load_base(
 
 
 def _settings(config: ml_collections.ConfigDict, task: Task) -> dict[str, Any]:
-    """What a base model depends on: sections of the config, and what the task's code demonstrates."""
-    texts = "".join(task.corpus(_FINGERPRINT))
+    """What a base model depends on: sections of the config, and what the task's code demonstrates.
+
+    What belongs to critiques is left out where none are shown: so it was before there were any.
+    """
+    critiques = shows_critiques(config)
+    texts = "".join(task.corpus(_FINGERPRINT, critiques=critiques))
     plain = json.loads(config.to_json())
+    if not critiques:
+        del plain["slots"]["critique"]
+        for name in plain["pretrain"]["phases"]:
+            del plain["pretrain"][name]["critiques"]
     return {key: plain[key] for key in _SECTIONS} | {"demonstrations": zlib.crc32(texts.encode())}
 
 
@@ -101,7 +110,14 @@ def _actor(config: ml_collections.ConfigDict, task: Task, vocabulary: tokenizer.
 
 
 def demonstrations(
-    actor: Actor, problems: Sequence[Problem], *, seed: int, step: int, batch: int, unlearned: float
+    actor: Actor,
+    problems: Sequence[Problem],
+    *,
+    seed: int,
+    step: int,
+    batch: int,
+    unlearned: float,
+    critiques: float = 0.0,
 ) -> Examples:
     """The batch of one pre-training step: a function of (seed, step).
 
@@ -112,6 +128,8 @@ def demonstrations(
       step: of pre-training.
       batch: how many demonstrations.
       unlearned: share of the demonstrations whose unimitated answers carry no loss.
+      critiques: share of the demonstrations that show a critique before each later attempt. The attempts stay
+        as they were drawn, whatever it says: a base model learns to criticise, not to heed it.
     """
     rng = np.random.default_rng([seed, step])
     chosen = [problems[index] for index in rng.integers(len(problems), size=batch)]
@@ -119,6 +137,10 @@ def demonstrations(
     for row in np.flatnonzero(rng.random(batch) >= unlearned):
         learned = (True,) * len(shown[row].attempts)
         shown[row] = dataclasses.replace(shown[row], imitate_answer=learned)
+    for row in np.flatnonzero(rng.random(batch) < critiques):
+        before = shown[row].attempts[: actor.slots.attempts - 1]
+        written = tuple(actor.task.critique(chosen[row], attempt) for attempt in before)
+        shown[row] = dataclasses.replace(shown[row], critiques=written)
     return Examples(*prompts.encode_demonstrations(actor.format, actor.task, chosen, shown, actor.slots))
 
 
@@ -137,7 +159,7 @@ def pretrain(config: ml_collections.ConfigDict, actor: Actor, directory: epath.P
     with Progress("base model", sum(phase.steps for phase in phases), every=config.log.every) as progress:
         for phase in phases:
             state = optimizer.init(params)
-            learner = actor.with_attempts(phase.attempts)
+            learner = actor.with_attempts(phase.attempts).with_critique(phase.critiques > 0)
             peak = phase.learning_rate
             schedule = optax.warmup_cosine_decay_schedule(
                 0.0, peak, round(settings.warmup * phase.steps), phase.steps, 0.05 * peak
@@ -150,10 +172,11 @@ def pretrain(config: ml_collections.ConfigDict, actor: Actor, directory: epath.P
                     step=step,
                     batch=settings.batch,
                     unlearned=phase.unlearned,
+                    critiques=phase.critiques,
                 )
                 batch = jax.device_put(batch, mesh.by_row(devices))
                 rate = jnp.float32(schedule(phase_step))
-                state, metrics = sft_step(state, batch, rate, model=actor.model, optimizer=optimizer)
+                state, metrics = sft_step(state, {}, batch, rate, model=actor.model, optimizer=optimizer)
                 step += 1
                 progress.advance({"loss": metrics["loss"]})
                 if step % config.log.every == 0:

@@ -9,14 +9,19 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from score_jax.chat import Format
-from score_jax.sampling import Slots
+from score_jax.sampling import Segment, Slots
 from score_jax.task import Answer, Demonstration, Task
 from score_jax.types import CONTEXT, PADDING, Problem
 
 
-def make_slots(format: Format, task: Task, *, prompt: int, attempt: int, attempts: int) -> Slots:
-    """The transcript's layout for a task."""
-    return Slots(prompt, attempt, tuple(format.instruction(task.instruction)), attempts)
+def make_slots(
+    format: Format, task: Task, *, prompt: int, attempt: int, attempts: int, critique: int = 0
+) -> Slots:
+    """The transcript's layout for a task; with `critique` tokens for a critique before each later attempt."""
+    if not critique:
+        return Slots(prompt, attempt, tuple(format.instruction(task.instruction)), attempts)
+    feedback, refine = (tuple(format.instruction(words)) for words in (task.feedback, task.refine))
+    return Slots(prompt, attempt, refine, attempts, critique, feedback)
 
 
 def encode_prompts(format: Format, problems: Sequence[Problem], slots: Slots) -> Int[np.ndarray, "B P"]:
@@ -40,11 +45,25 @@ def encode_prompts(format: Format, problems: Sequence[Problem], slots: Slots) ->
     return tokens
 
 
+def longest_prompt(format: Format, problems: Sequence[Problem], slots: Slots) -> int:
+    """Tokens of the longest prompt, a given first attempt and the instruction after it included."""
+    return max(len(_prompt_ids(format, problem, slots)) for problem in problems)
+
+
 def _prompt_ids(format: Format, problem: Problem, slots: Slots) -> list[int]:
-    """What stands before the model's first own token: token for token as in an episode."""
+    """What stands before the model's first own token: token for token as in an episode.
+
+    Raises:
+      ValueError: a critique of the given first attempt is asked for, which nobody has written.
+    """
     ids = format.prompt(problem.prompt)
     if problem.first is None:
         return ids
+    if slots.critique:
+        raise ValueError(
+            f"problem {problem.id!r} comes with its first attempt, and no critique of it can stand in a "
+            "prompt; turn the critiques of this stage or evaluation off (critique=False)"
+        )
     return [*ids, *format.attempt(problem.first), *slots.instruction]
 
 
@@ -57,8 +76,11 @@ def encode_demonstrations(
 ) -> tuple[Int[np.ndarray, "E L"], Int[np.ndarray, "E L"], Float[np.ndarray, "E L"]]:
     """Transcripts to imitate: tokens, `attempt` as in Episodes, and the weight of each token in the loss.
 
+    A demonstration without critiques can stand in slots that have some: the plain instruction is right before
+    its attempts then, and padding in the rest, which changes nothing.
+
     Raises:
-      ValueError: an attempt is longer than its slot; nothing is cut.
+      ValueError: an attempt or a critique is longer than its slot, or a critique has none; nothing is cut.
     """
     shape = (len(problems), slots.length)
     tokens = np.full(shape, format.pad, np.int32)
@@ -66,28 +88,65 @@ def encode_demonstrations(
     weight = np.zeros(shape, np.float32)
     tokens[:, : slots.prompt] = encode_prompts(format, problems, slots)
     attempt[:, : slots.prompt] = np.where(tokens[:, : slots.prompt] == format.pad, PADDING, CONTEXT)
-    for number in range(1, slots.attempts + 1):
-        start = slots.start(number)
-        if number > 1:
-            tokens[:, start - len(slots.instruction) : start] = slots.instruction
-            attempt[:, start - len(slots.instruction) : start] = CONTEXT
-        for row, demonstration in enumerate(demonstrations):
-            text = demonstration.attempts[number - 1]
-            ids = format.attempt(text)
-            if len(ids) > slots.attempt:
+    plain = format.instruction(task.instruction)
+    for row, (problem, demonstration) in enumerate(zip(problems, demonstrations, strict=True)):
+        _check_critiques(problem, demonstration, slots, plain)
+        for segment in slots.segments:
+            if segment.critique and not demonstration.critiques:
+                continue  # its place stays padding, and the instruction before the attempt is the plain one
+            ids, learned = _segment_ids(format, task, demonstration, segment)
+            if len(ids) > segment.stop - segment.start:
+                field = "critique" if segment.critique else "attempt"
                 raise ValueError(
-                    f"config.slots.attempt = {slots.attempt}: a demonstration of {problems[row].id!r} "
-                    f"has {len(ids)} tokens; raise config.slots.attempt to {len(ids)} or more"
+                    f"config.slots.{field} = {segment.stop - segment.start}: a demonstration of "
+                    f"{problem.id!r} has {len(ids)} tokens; raise config.slots.{field} to {len(ids)} or more"
                 )
-            place = slice(start, start + len(ids))
+            before = segment.before
+            if before and slots.critique and not demonstration.critiques:
+                before = plain
+            tokens[row, segment.start - len(before) : segment.start] = before
+            attempt[row, segment.start - len(before) : segment.start] = CONTEXT
+            place = slice(segment.start, segment.start + len(ids))
             tokens[row, place] = ids
-            attempt[row, place] = number
-            weight[row, place] = 1.0
-            answer = task.answer(text)
-            if answer is not None and not demonstration.imitate_answer[number - 1]:
-                first, last = (token_at(format, ids, char) for char in (answer.start, answer.stop - 1))
-                weight[row, start + first : start + last + 1] = 0.0
+            attempt[row, place] = segment.attempt
+            weight[row, place] = learned
     return tokens, attempt, weight
+
+
+def _check_critiques(
+    problem: Problem, demonstration: Demonstration, slots: Slots, plain: Sequence[int]
+) -> None:
+    """Refuses a demonstration whose critiques, or whose lack of them, the layout cannot show."""
+    count = len(demonstration.critiques)
+    if count and (not slots.critique or count != slots.attempts - 1):
+        wanted = slots.attempts - 1 if slots.critique else 0
+        raise ValueError(
+            f"Demonstration.critiques of {problem.id!r}: got {count}, the layout has places for {wanted}; "
+            "give one before each later attempt where config.slots.critique > 0, else none"
+        )
+    if slots.critique and not count and slots.attempts > 1 and len(plain) > slots.between:
+        raise ValueError(
+            f"config.slots.critique = {slots.critique}: where a demonstration shows none, the instruction's "
+            f"{len(plain)} tokens do not fit between two attempts; raise it to "
+            f"{slots.critique + len(plain) - slots.between} or more"
+        )
+
+
+def _segment_ids(
+    format: Format, task: Task, demonstration: Demonstration, segment: Segment
+) -> tuple[list[int], Float[np.ndarray, "T"]]:
+    """The tokens of one segment of a demonstration, and their weights in the loss."""
+    if segment.critique:
+        ids = format.attempt(demonstration.critiques[segment.attempt - 2])
+        return ids, np.ones(len(ids), np.float32)
+    text = demonstration.attempts[segment.attempt - 1]
+    ids = format.attempt(text)
+    learned = np.ones(len(ids), np.float32)
+    answer = task.answer(text)
+    if answer is not None and not demonstration.imitate_answer[segment.attempt - 1]:
+        first, last = (token_at(format, ids, char) for char in (answer.start, answer.stop - 1))
+        learned[first : last + 1] = 0.0
+    return ids, learned
 
 
 def token_at(format: Format, ids: Sequence[int], char: int) -> int:

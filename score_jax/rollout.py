@@ -19,7 +19,7 @@ from score_jax import prompts, sampling
 from score_jax.chat import Format
 from score_jax.sampling import Slots
 from score_jax.task import Task
-from score_jax.types import Episodes, Experience, Problem
+from score_jax.types import CONTEXT, Episodes, Experience, Problem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,10 @@ class Graded:
       rewards: r̂.
       finished: whether the attempt ended by itself, and not with its slot.
       decisive: how many leading tokens of each attempt could change its reward.
-      notes: [E][N], what else the checker said of each attempt (`task.Grade.notes`).
+      notes: [E][N], what else the checker said of each attempt (`task.Grade.notes`); of an attempt after a
+        critique also `unfinished_critique`: whether that ended with its slot.
+      critiques: [E][N − 1], the text of the critique before each later attempt; [E][0] without critiques.
+      sampled: False where the attempt was not sampled but given.
     """
 
     problems: Sequence[Problem]
@@ -43,10 +46,18 @@ class Graded:
     finished: Bool[np.ndarray, "E N"]
     decisive: Int[np.ndarray, "E N"]
     notes: list[list[Mapping[str, float]]]
+    critiques: list[list[str]]
+    sampled: Bool[np.ndarray, "E N"]
 
     def head(self, rows: int) -> Graded:
         """The first rows alone."""
         return Graded(**{f.name: getattr(self, f.name)[:rows] for f in dataclasses.fields(self)})
+
+    def followed_by(self, other: Graded) -> Graded:
+        """These rows, then the other's."""
+        joined = lambda x, y: np.concatenate([x, y]) if isinstance(x, np.ndarray) else [*x, *y]
+        names = [field.name for field in dataclasses.fields(self)]
+        return Graded(**{name: joined(getattr(self, name), getattr(other, name)) for name in names})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,34 +69,51 @@ class Actor:
       format: how the task's words become its tokens.
       task: gives the checker.
       slots: the transcript's layout.
+      critique: tokens for a critique, where one is asked for.
     """
 
     model: nn.Module
     format: Format
     task: Task
     slots: Slots
+    critique: int = 0
 
     def with_attempts(self, attempts: int) -> Actor:
         """The same actor with another number of attempts."""
         return dataclasses.replace(self, slots=dataclasses.replace(self.slots, attempts=attempts))
 
     def with_task(self, task: Task) -> Actor:
-        """The same actor at another task, with that task's correction instruction."""
+        """The same actor at another task, with that task's instructions."""
+        return self._arranged(task, self.slots.critique)
+
+    def with_critique(self, asked: bool) -> Actor:
+        """The same actor with a critique before each later attempt, or without any.
+
+        Raises:
+          ValueError: one is asked for and there are no tokens for it.
+        """
+        if asked and not self.critique:
+            raise ValueError("config.slots.critique = 0: a critique is asked for; give it some tokens")
+        return self._arranged(self.task, self.critique if asked else 0)
+
+    def _arranged(self, task: Task, critique: int) -> Actor:
         slots = prompts.make_slots(
             self.format,
             task,
             prompt=self.slots.prompt,
             attempt=self.slots.attempt,
             attempts=self.slots.attempts,
+            critique=critique,
         )
         return dataclasses.replace(self, task=task, slots=slots)
 
 
 def actor_of(config: ml_collections.ConfigDict, model: nn.Module, format: Format, task: Task) -> Actor:
-    """The actor that a config asks for, with config.evaluate.attempts attempts."""
+    """The actor that a config asks for, with the attempts and critiques of config.evaluate."""
     sizes = {"prompt": config.slots.prompt, "attempt": config.slots.attempt}
     slots = prompts.make_slots(format, task, **sizes, attempts=config.evaluate.attempts)
-    return Actor(model, format, task, slots)
+    actor = Actor(model, format, task, slots, config.slots.critique)
+    return actor.with_critique(config.evaluate.critique)
 
 
 def row_keys(seed: int, name: str, step: int, rows: int) -> Key[jax.Array, "E"]:
@@ -141,14 +169,17 @@ def grade(
     attempt: Int[np.ndarray, "E L"],
 ) -> Graded:
     """Decodes every attempt and asks the task's checker, once for all of them."""
-    shape = (len(problems), actor.slots.attempts)
+    slots = actor.slots
+    shape = (len(problems), slots.attempts)
     texts, answers = [], []
     finished, decisive = np.zeros(shape, bool), np.zeros(shape, np.int32)
     for row in range(len(problems)):
         texts.append([])
         answers.append([])
-        for column in range(actor.slots.attempts):
-            ids = tokens[row, attempt[row] == column + 1].tolist()
+        for column in range(slots.attempts):
+            # Told by its place: the critique before an attempt carries the attempt's number, too.
+            start = slots.start(column + 1)
+            ids = _sampled_ids(tokens[row], attempt[row], start, start + slots.attempt)
             text = actor.format.text(ids)
             answer = actor.task.answer(text)
             texts[-1].append(text)
@@ -156,20 +187,55 @@ def grade(
             finished[row, column] = bool(ids) and ids[-1] == actor.format.end
             decisive[row, column] = prompts.decisive_tokens(actor.format, ids, answer)
     grades = actor.task.grade(
-        [problem for problem in problems for _ in range(actor.slots.attempts)],
+        [problem for problem in problems for _ in range(slots.attempts)],
         [text for row in texts for text in row],
     )
     rewards = np.array([grade.reward for grade in grades], np.float32).reshape(shape)
     by_row = np.arange(len(grades)).reshape(shape)
     notes = [[grades[index].notes for index in row] for row in by_row]
-    return Graded(problems, texts, answers, rewards, finished, decisive, notes)
+    critiques, notes = _read_critiques(actor, tokens, attempt, notes)
+    sampled = np.ones(shape, bool)
+    return Graded(problems, texts, answers, rewards, finished, decisive, notes, critiques, sampled)
+
+
+def _read_critiques(
+    actor: Actor,
+    tokens: Int[np.ndarray, "E L"],
+    attempt: Int[np.ndarray, "E L"],
+    notes: list[list[Mapping[str, float]]],
+) -> tuple[list[list[str]], list[list[Mapping[str, float]]]]:
+    """The critiques' texts, and the notes with what they say of them."""
+    places = [segment for segment in actor.slots.segments if segment.critique]
+    critiques, notes = [[] for _ in notes], [list(row) for row in notes]
+    for row, (texts, noted) in enumerate(zip(critiques, notes, strict=True)):
+        for place in places:
+            ids = _sampled_ids(tokens[row], attempt[row], place.start, place.stop)
+            texts.append(actor.format.text(ids))
+            unfinished = float(not ids or ids[-1] != actor.format.end)
+            column = place.attempt - 1
+            noted[column] = {**noted[column], "unfinished_critique": unfinished}
+    return critiques, notes
+
+
+def _sampled_ids(
+    tokens: Int[np.ndarray, "L"], attempt: Int[np.ndarray, "L"], start: int, stop: int
+) -> list[int]:
+    """The token ids of a transcript that were sampled in [start, stop)."""
+    return tokens[start:stop][attempt[start:stop] > CONTEXT].tolist()
 
 
 def experience_of(actor: Actor, episodes: Episodes, graded: Graded) -> Experience:
-    """Episodes with their rewards, ready for an update."""
+    """Episodes with their rewards, ready for an update.
+
+    All of a critique is decisive: each of its tokens may change the attempt that it prepares.
+    """
     index = np.arange(actor.slots.length)
     decisive = np.zeros((len(graded.problems), actor.slots.length), np.float32)
     for column in range(actor.slots.attempts):
         start = actor.slots.start(column + 1)
         decisive += (index >= start) & (index < start + graded.decisive[:, column : column + 1])
+    for segment in actor.slots.segments:
+        if segment.critique:
+            place = slice(segment.start, segment.stop)
+            decisive[:, place] = np.asarray(episodes.attempt[:, place]) > CONTEXT
     return Experience(episodes, rewards=jnp.asarray(graded.rewards), decisive=jnp.asarray(decisive))

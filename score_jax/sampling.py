@@ -15,29 +15,81 @@ from score_jax.types import CONTEXT, PADDING, Episodes
 
 
 @dataclasses.dataclass(frozen=True)
+class Segment:
+    """A stretch of a transcript that the model writes: an attempt, or the critique before it.
+
+    Attributes:
+      before: token ids of the instruction that stands right before it; none before the first attempt.
+      start: index of its first token.
+      stop: index after its last token.
+      attempt: whose tokens they are in `Episodes.attempt`.
+      critique: whether it is the critique before that attempt.
+    """
+
+    before: tuple[int, ...]
+    start: int
+    stop: int
+    attempt: int
+    critique: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class Slots:
-    """The fixed layout of a transcript (the drawing stands in `score_jax.types`).
+    """The fixed layout of a transcript (the drawings stand in `score_jax.types`).
 
     Attributes:
       prompt: P, tokens for the prompt.
       attempt: T, tokens for each attempt, the end token included.
       instruction: the correction instruction's token ids (F of them), the same in every row.
       attempts: N.
+      critique: C, tokens for the critique before each later attempt, its end token included; 0: none is
+        asked for.
+      feedback: token ids of the instruction that asks for a critique; none where none is asked for.
+
+    Raises:
+      ValueError: there is room for a critique that nothing asks for, or the other way round.
     """
 
     prompt: int
     attempt: int
     instruction: tuple[int, ...]
     attempts: int
+    critique: int = 0
+    feedback: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.critique) != bool(self.feedback):
+            raise ValueError(
+                f"Slots.critique = {self.critique} with an instruction of {len(self.feedback)} tokens in "
+                "Slots.feedback: a critique needs both; give both, or neither"
+            )
+
+    @property
+    def between(self) -> int:
+        """How many tokens stand between two attempts."""
+        return len(self.feedback) + self.critique + len(self.instruction)
 
     @property
     def length(self) -> int:
         """L."""
-        return self.prompt + self.attempts * self.attempt + (self.attempts - 1) * len(self.instruction)
+        return self.prompt + self.attempts * self.attempt + (self.attempts - 1) * self.between
 
     def start(self, attempt: int) -> int:
-        """The index of the first token of `attempt` (1 is the first)."""
-        return self.prompt + (attempt - 1) * (self.attempt + len(self.instruction))
+        """The index of the first token of `attempt` itself (1 is the first), after its critique."""
+        return self.prompt + (attempt - 1) * (self.attempt + self.between)
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """What the model writes, in order."""
+        segments = []
+        for attempt in range(1, self.attempts + 1):
+            start = self.start(attempt)
+            if attempt > 1 and self.critique:
+                stop = start - len(self.instruction)
+                segments.append(Segment(self.feedback, stop - self.critique, stop, attempt, critique=True))
+            before = self.instruction if attempt > 1 else ()
+            segments.append(Segment(before, start, start + self.attempt, attempt, critique=False))
+        return tuple(segments)
 
 
 @flax.struct.dataclass
@@ -64,6 +116,8 @@ def sample(
 ) -> Episodes:
     """Samples N attempts per prompt; attempt i + 1 reads attempt i from the cache, nothing is computed twice.
 
+    Where the layout has critiques, one is sampled before each later attempt.
+
     Meant to be jitted with `model`, `slots`, `pad` and `end` static: the temperature is an argument, so
     that another one compiles nothing anew.
 
@@ -75,7 +129,7 @@ def sample(
       slots: the transcript's layout.
       temperature: 0 takes the likeliest token.
       pad: fills empty places. Left-padding is told from the prompt by it.
-      end: closes an attempt; it is part of the attempt, so that stopping is learned.
+      end: closes an attempt or a critique; it is part of it, so that stopping is learned.
 
     Returns:
       Episodes. An attempt without `end` ran out of its slot.
@@ -92,13 +146,12 @@ def sample(
     )
     cache = model.config.init_cache(batch_size=rows, dtype=dtype, cache_length=0)
     fed = 0  # transcript tokens that the cache holds
-    for attempt in range(1, slots.attempts + 1):
-        start = slots.start(attempt)
-        if attempt > 1:
-            episodes = _write_instruction(episodes, slots, attempt)
+    for segment in slots.segments:
+        if segment.before:
+            episodes = _write_instruction(episodes, segment)
         # The cache grows here and not up front: the first attempt need not attend over the second's place.
-        cache = _grow(cache, start + slots.attempt - fed, fed)
-        cache, logits = _feed(model, params, cache, episodes, fed, start)
+        cache = _grow(cache, segment.stop - fed, fed)
+        cache, logits = _feed(model, params, cache, episodes, fed, segment.start)
         cache, episodes = _decode(
             model,
             params,
@@ -106,22 +159,19 @@ def sample(
             logits,
             episodes,
             row_keys,
-            attempt=attempt,
-            start=start,
-            stop=start + slots.attempt,
+            segment=segment,
             temperature=temperature,
             end=end,
         )
-        fed = start + slots.attempt
+        fed = segment.stop
     return episodes.replace(tokens=jnp.where(episodes.attempt == PADDING, pad, episodes.tokens))
 
 
-def _write_instruction(episodes: Episodes, slots: Slots, attempt: int) -> Episodes:
-    """Puts the correction instruction before `attempt`."""
-    start = slots.start(attempt)
-    place = slice(start - len(slots.instruction), start)
+def _write_instruction(episodes: Episodes, segment: Segment) -> Episodes:
+    """Puts its instruction before `segment`."""
+    place = slice(segment.start - len(segment.before), segment.start)
     return episodes.replace(
-        tokens=episodes.tokens.at[:, place].set(jnp.asarray(slots.instruction, jnp.int32)),
+        tokens=episodes.tokens.at[:, place].set(jnp.asarray(segment.before, jnp.int32)),
         attempt=episodes.attempt.at[:, place].set(CONTEXT),
     )
 
@@ -173,18 +223,16 @@ def _decode(
     episodes: Episodes,
     row_keys: Key[Array, "E"],
     *,
-    attempt: int,
-    start: int,
-    stop: int,
+    segment: Segment,
     temperature: float | Float[Array, ""],
     end: int,
 ) -> tuple[dict, Episodes]:
-    """Samples the tokens [start, stop) of one attempt, one by one, until every row has ended."""
+    """Samples the tokens of one segment, one by one, until every row has ended."""
     size = cache["layer_0"]["k"].shape[1]
     head = head_of(model, params)
 
     def unfinished(state: _Decoding) -> Bool[Array, ""]:
-        return (state.at < stop) & ~jnp.all(state.done)
+        return (state.at < segment.stop) & ~jnp.all(state.done)
 
     def next_token(state: _Decoding) -> _Decoding:
         keys = jax.vmap(jax.random.fold_in, (0, None))(row_keys, state.at)
@@ -196,7 +244,7 @@ def _decode(
 
         episodes = Episodes(
             tokens=write(state.episodes.tokens, token, 0),
-            attempt=write(state.episodes.attempt, attempt, PADDING),
+            attempt=write(state.episodes.attempt, segment.attempt, PADDING),
             logp=write(state.episodes.logp, logp, 0),
         )
         valid = episodes.attempt[:, :size] != PADDING
@@ -218,7 +266,8 @@ def _decode(
         )
 
     nobody = jnp.zeros(logits.shape[0], bool)
-    state = _Decoding(at=jnp.int32(start), cache=cache, logits=logits, episodes=episodes, done=nobody)
+    start = jnp.int32(segment.start)
+    state = _Decoding(at=start, cache=cache, logits=logits, episodes=episodes, done=nobody)
     state = jax.lax.while_loop(unfinished, next_token, state)
     return state.cache, state.episodes
 

@@ -1,9 +1,9 @@
-"""What changes from update to update: the learning rate, the objective's numbers, an adapted β₂."""
+"""What changes from update to update: problems, learning rate, the objective's numbers, an adapted β₂."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,6 +23,23 @@ def learning_rate_at(stage: ml_collections.ConfigDict, step: int) -> float:
     warmup = min(1.0, (step + 1) / max(stage.warmup_steps, 1))
     decay = min(1.0, (stage.steps - step) / max(stage.steps * (1 - stage.hold), 1))
     return stage.learning_rate * warmup * decay
+
+
+def batch_of[T](items: Sequence[T], *, seed: int, step: int, size: int) -> list[T]:
+    """The items of one step: each pass over them in an order of its own, a function of (seed, step).
+
+    Args:
+      items: problems, or examples to imitate.
+      seed: of the run.
+      step: updates done so far, over all stages.
+      size: how many; more than there are begin the next pass.
+    """
+    places = np.arange(step * size, (step + 1) * size)
+    passes = {
+        number: np.random.default_rng([seed, number]).permutation(len(items))
+        for number in set(places // len(items))
+    }
+    return [items[passes[place // len(items)][place % len(items)]] for place in places]
 
 
 def objective_of(stage: ml_collections.ConfigDict) -> Objective:

@@ -219,26 +219,60 @@ class Examples:
     weight: Float[Array | np.ndarray, "E L"]
 
 
-@functools.partial(jax.jit, static_argnames=("model", "optimizer", "chunk"), donate_argnames="state")
+@functools.partial(
+    jax.jit,
+    static_argnames=("model", "optimizer", "chunk", "remat", "micro_batches"),
+    donate_argnames="state",
+)
 def sft_step(
     state: TrainState,
+    frozen: dict,
     examples: Examples,
     learning_rate: Float[Array, ""],
     *,
     model: nn.Module,
     optimizer: Optimizer,
     chunk: int = 64,
+    remat: bool = False,
+    micro_batches: int = 1,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One supervised update; the loss is the mean over the weighted tokens (nats)."""
-    episodes = Episodes(examples.tokens, examples.attempt, jnp.zeros_like(examples.weight))
+    """One supervised update; the loss is the mean over the batch's weighted tokens (nats).
 
-    def loss_fn(params: dict) -> Float[Array, ""]:
-        hidden = policy.hidden_states(model, params, examples.tokens, examples.attempt)
+    Args:
+      state: its parameters are what is trained.
+      frozen: the model's other parameters, {} where all are trained (`model.frozen_of`).
+      examples: what to imitate.
+      learning_rate: see `Optimizer`.
+      model: the policy's architecture, with its adapters.
+      optimizer: see there.
+      chunk: positions whose vocabulary-wide scores are held at a time.
+      remat: the backward pass computes each layer anew, see `policy.hidden_states`.
+      micro_batches: the gradient is accumulated over so many parts of the batch.
+
+    Returns:
+      The new state, and metrics: loss, grad_norm.
+    """
+    rows = examples.tokens.shape[0]
+    if rows % micro_batches:
+        raise ValueError(f"micro_batches = {micro_batches} does not divide the {rows} examples of a batch")
+    total = jnp.maximum(examples.weight.sum(), 1.0)
+
+    def loss_fn(trainable: dict, part: Examples) -> Float[Array, ""]:
+        params = models.join(model, frozen, trainable)
+        hidden = policy.hidden_states(model, params, part.tokens, part.attempt, remat=remat)
+        episodes = Episodes(part.tokens, part.attempt, jnp.zeros_like(part.weight))
         logp = policy.score_tokens(policy.head_of(model, params), hidden, episodes, chunk=chunk).logp
-        return sft_loss(logp, examples.weight).sum() / jnp.maximum(examples.weight.sum(), 1.0)
+        return sft_loss(logp, part.weight).sum() / total
 
-    loss, grads = jax.value_and_grad(loss_fn)(state.params)
+    def accumulate(grads: dict, part: list[Array]) -> tuple[dict, Array]:
+        loss, more = jax.value_and_grad(loss_fn)(state.params, Examples(*part))
+        return jax.tree.map(jnp.add, grads, more), loss
+
+    # Dealt out row by row, so that each part has examples of every device.
+    split = lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1)
+    parts = [split(x) for x in (examples.tokens, examples.attempt, examples.weight)]
+    grads, losses = jax.lax.scan(accumulate, jax.tree.map(jnp.zeros_like, state.params), parts)
     return optimizer.apply(state, grads, learning_rate), {
-        "loss": loss,
+        "loss": losses.sum(),
         "grad_norm": optax.tree.norm(grads),
     }

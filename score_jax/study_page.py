@@ -13,7 +13,7 @@ from score_jax.records import write_text
 from score_jax.report import percent, template
 from score_jax.study_charts import DRAW
 from score_jax.study_file import read_study
-from score_jax.study_tables import COLUMNS, budget_table, main_table, table_row
+from score_jax.study_tables import COLUMNS, as_markdown, budget_table, main_table, table_row
 
 PRINTED = ("table1", "table2", "table4", "table5")  # the paper's tables that every study is asked for
 
@@ -100,7 +100,7 @@ class Section:
 
 
 def write_study_page(folder: str | Path) -> Path:
-    """Writes folder/report.html and folder/figures/*.svg from folder/study.json; returns the page's path.
+    """Writes report.html, figures/*.svg and table.md from folder/study.json; returns the page's path.
 
     The files in figures/ are the page's drawings, in light colours on a background.
 
@@ -128,6 +128,7 @@ def write_study_page(folder: str | Path) -> Path:
     for figure in figures:
         for name, chart in (figure.drawn or {}).items():
             write_text(folder / "figures" / f"{name}.svg", charts.standalone(chart, figure.title))
+    write_text(folder / "table.md", as_markdown(study) + "\n")
     path = folder / "report.html"
     write_text(path, page)
     return path

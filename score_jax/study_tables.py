@@ -63,8 +63,8 @@ def main_table(study: Mapping[str, Any], part: str) -> dict[str, Any]:
 
 
 def _trained_alike(rows: Mapping[str, Mapping]) -> dict[str, Mapping]:
-    """The rows that do not stand for another number of training problems."""
-    return {name: row for name, row in rows.items() if "pool" not in row}
+    """The methods: not those with another number of training problems, nor earlier stages (METHOD.STAGE)."""
+    return {name: row for name, row in rows.items() if "pool" not in row and "." not in name}
 
 
 def table_row(

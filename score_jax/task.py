@@ -58,10 +58,12 @@ class Demonstration:
       imitate_answer: per attempt, False where the answer is there for the sake of what follows it. Leaving
         a wrong answer's own tokens unlearned while its check is learned teaches to check a given answer
         honestly without teaching to give wrong ones.
+      critiques: the critique before each later attempt; none where none is shown.
     """
 
     attempts: tuple[str, ...]
     imitate_answer: tuple[bool, ...]
+    critiques: tuple[str, ...] = ()
 
 
 class Task(abc.ABC):
@@ -83,6 +85,12 @@ class Task(abc.ABC):
         "There might be an error in the solution above because of lack of understanding of the question. "
         "Please correct the error, if any, and rewrite the solution.\n"
     )
+
+    #: Asks for a critique of the attempt before; must not tell whether it was right either.
+    feedback: str = "Check the solution above. Say in a few words what is wrong with it, if anything.\n"
+
+    #: Stands after a critique in place of `instruction`.
+    refine: str = "Use this feedback: correct the error, if any, and rewrite the solution.\n"
 
     def __init__(self, data_dir: str | None = None, files: Mapping[str, str] | None = None):
         self.data_dir = data_dir
@@ -123,14 +131,25 @@ class Task(abc.ABC):
         """An imperfect episode for pre-training a small base model; random through `rng` alone."""
         raise ValueError(f"{type(self).__name__} has no demonstrations to pre-train a base model from")
 
-    def corpus(self, size: int, seed: int = 0) -> Iterator[str]:
-        """Texts to train a small tokenizer on: training prompts, demonstrations, the instruction."""
+    def critique(self, problem: Problem, attempt: str) -> str:
+        """An honest critique of an attempt's text, for pre-training a small base model."""
+        raise ValueError(f"{type(self).__name__} has no critiques to pre-train a base model with")
+
+    def corpus(self, size: int, seed: int = 0, *, critiques: bool = False) -> Iterator[str]:
+        """Texts to train a small tokenizer on: training prompts, demonstrations, the instruction.
+
+        With `critiques` those of the demonstrations and the words around them, too.
+        """
         problems = self.problems("train")
         rng = np.random.default_rng(seed)
         for index in rng.integers(len(problems), size=size):
             yield problems[index].prompt
-            yield from self.demonstration(problems[index], rng).attempts
+            attempts = self.demonstration(problems[index], rng).attempts
+            yield from attempts
             yield self.instruction
+            if critiques:
+                yield from (self.feedback, self.refine)
+                yield from (self.critique(problems[index], attempt) for attempt in attempts[:-1])
 
 
 def first_of(problems: Sequence[Problem], count: int, field: str) -> Sequence[Problem]:

@@ -3,11 +3,18 @@
 B  problems in a batch     K  samples per problem       E  episodes: E = B K, row = problem * K + sample
 N  attempts per episode    L  tokens in a transcript    V  vocabulary    D  width of the model
 P  prompt slot             T  attempt slot              F  tokens of the correction instruction
+C  critique slot
 
 A transcript is laid out in fixed slots, so that the KV-cache index is the transcript index:
 
     |--- P ---|---- T ----|- F -|---- T ----|
     ··  prompt  attempt 1 ····  fix  attempt 2 ··        · = padding
+
+A critique between two attempts has a slot and an instruction of its own. It is part of the turn of the
+attempt that it prepares: its tokens are that attempt's in `Episodes.attempt`.
+
+    |--- P ---|---- T ----|- F -|---- C ----|- F -|---- T ----|
+    ··  prompt  attempt 1 ····  ask  critique ····  use  attempt 2 ··
 """
 
 from __future__ import annotations
@@ -70,7 +77,8 @@ class Episodes:
 
     Attributes:
       tokens: token ids; `PAD` of the tokenizer where `attempt` is PADDING.
-      attempt: who wrote a token: PADDING, CONTEXT, or i >= 1 for a token sampled in attempt i.
+      attempt: who wrote a token: PADDING, CONTEXT, or i >= 1 for a token sampled in attempt i or in the
+        critique before it.
       logp: log-probability (nats) under which the sampler drew the token; 0 where attempt < 1.
     """
 

@@ -134,6 +134,28 @@ def test_a_task_that_overrides_reward_alone_is_graded_by_it():
     assert [(grade.reward, dict(grade.notes)) for grade in grades] == [(1.0, {}), (0.0, {})]
 
 
+@pytest.mark.parametrize(
+    "instruction", [instructions.MATH_FEEDBACK, instructions.CODE_FEEDBACK, Task.feedback, Task.refine]
+)
+def test_nothing_around_a_critique_tells_whether_the_attempt_was_right(instruction):
+    assert "if any" in instruction and instruction.endswith("\n")
+
+
+@pytest.mark.parametrize(("task", "kind"), [(GSM8K, "MATH"), (MBPP, "CODE"), (HumanEval, "CODE")])
+def test_benchmarks_have_the_words_of_their_kind(task, kind):
+    assert task.instruction == getattr(instructions, f"{kind}_CORRECTION")
+    assert task.feedback == getattr(instructions, f"{kind}_FEEDBACK")
+    assert task.refine == getattr(instructions, f"{kind}_REFINE")
+
+
+@pytest.mark.parametrize("refine", [instructions.MATH_REFINE, instructions.CODE_REFINE])
+def test_what_follows_a_critique_asks_for_the_answer_in_its_form(refine):
+    """As the correction instruction that it stands in for does, from its last demand on."""
+    plain = instructions.MATH_CORRECTION if "Answer" in refine else instructions.CODE_CORRECTION
+    assert "if any" in refine and refine.startswith("#") == plain.startswith("#")
+    assert refine[refine.index("correct the error") :] == plain[plain.index("correct the error") :]
+
+
 @pytest.mark.parametrize("instruction", [instructions.MATH_CORRECTION, instructions.CODE_CORRECTION])
 def test_no_instruction_tells_whether_the_attempt_was_right(instruction):
     assert "might be an error" in instruction and "if any" in instruction

@@ -27,8 +27,11 @@ charts  run  estimates  study_file
 report  figures
 study_charts  study_tables
 study_page
-mesh  log  checkpoint  config
-compare
+mesh  log  checkpoint  config_check
+config
+compare  study_cells
+claims
+findings
 task
 rewards.math_notation
 rewards.math_form
@@ -45,10 +48,12 @@ sampling
 prompts
 rollout  schedule
 step
-pretrain  released
+pretrain  released  offline  sft
+rl
 base
 train  evaluate
-solve  export
+solve  export  measure
+study
 __main__
 """
 FLOOR_OF = {

@@ -113,22 +113,24 @@ def test_an_update_of_adapters_equals_its_gradient_and_leaves_the_base(estimator
     jax.tree.map(close, new.params, expected)
 
 
-def sampled(model, params, rows: int):
+def sampled(model, params, rows: int, slots=tiny.SLOTS):
     rng = np.random.default_rng(5)
     prompts = rng.integers(2, tiny.VOCAB, (rows, tiny.SLOTS.prompt)).astype(np.int32)
     prompts[0, :3] = tiny.PAD
     keys = rollout.row_keys(0, "test", 0, rows)
     return jax.jit(sampling.sample, static_argnames=("model", "slots", "pad", "end"))(
-        model, params, prompts, keys, slots=tiny.SLOTS, temperature=1.0, pad=tiny.PAD, end=tiny.EOS
+        model, params, prompts, keys, slots=slots, temperature=1.0, pad=tiny.PAD, end=tiny.EOS
     )
 
 
+@pytest.mark.parametrize("critique", [0, 5])
 @pytest.mark.parametrize("family", sorted(tiny.FAMILIES))
-def test_every_family_samples_what_it_scores(family):
+def test_every_family_samples_what_it_scores(family, critique):
     """The sampler's cache (shared between layers in Gemma 4) against one forward pass over the transcript."""
     model = tiny.FAMILIES[family]
     params = random_params(model)
-    episodes = sampled(model, params, rows=6)
+    slots = dataclasses.replace(tiny.SLOTS, critique=critique, feedback=(9, 10) if critique else ())
+    episodes = sampled(model, params, rows=6, slots=slots)
     scores = policy.score_episodes(model, params, episodes, chunk=7)
     assert (episodes.attempt == 2).any(axis=1).all()
     np.testing.assert_allclose(scores.logp, episodes.logp, atol=2e-4)

@@ -12,9 +12,9 @@ import tiny
 from score_jax import mesh, prompts, rollout
 from score_jax.chat import plain
 from score_jax.evaluate import attempt_rows
+from score_jax.rl import step_metrics
 from score_jax.rollout import Actor, row_keys
 from score_jax.task import Grade
-from score_jax.train import step_metrics
 from score_jax.types import CONTEXT, PADDING, Episodes, Problem
 
 TASK = tiny.Riddles()
@@ -118,7 +118,7 @@ def test_the_checker_is_asked_once_and_its_notes_are_kept(actor):
     plain = rollout.grade(actor, problems, *read(episodes))
     assert "notes" not in attempt_rows(plain, checkpoint="base", step=0, split="test")[0]
     numbers = {key: 0.0 for key in ("loss", "grad_norm", "sampler_gap")}
-    numbers |= {key: np.zeros(2) for key in ("kl", "entropy", "length")}
+    numbers |= {key: np.zeros(2) for key in ("kl", "entropy", "length", "policy")}
     assert step_metrics(graded, numbers)["letters_t2"] == pytest.approx(np.mean(letters, axis=0)[1])
 
 

@@ -17,6 +17,13 @@ from score_jax.types import CONTEXT, PADDING
 VOCAB, PAD, EOS = 5, 0, 1
 ROWS = 8
 SLOTS = Slots(prompt=5, attempt=12, instruction=(2, 3, 4), attempts=2)
+CRITIQUED = dataclasses.replace(SLOTS, critique=7, feedback=(4, 2))
+
+# What is to be sampled, by hand: the instruction before it, its place, and whose it is.
+TURNS = {
+    SLOTS: [((), 5, 17, 1), ((2, 3, 4), 20, 32, 2)],
+    CRITIQUED: [((), 5, 17, 1), ((4, 2), 19, 26, 2), ((2, 3, 4), 29, 41, 2)],
+}
 
 
 @functools.cache
@@ -42,24 +49,23 @@ def jitted():
     return jax.jit(sampling.sample, static_argnames=("model", "slots", "pad", "end"))
 
 
-def sample(tokens, row_keys, temperature: float = 1.0, attempts: int = 2):
-    slots = dataclasses.replace(SLOTS, attempts=attempts)
+def sample(tokens, row_keys, temperature: float = 1.0, attempts: int = 2, slots: Slots = SLOTS):
+    slots = dataclasses.replace(slots, attempts=attempts)
     args = (tiny.model(VOCAB), params(), tokens, row_keys)
     return jitted()(*args, slots=slots, temperature=temperature, pad=PAD, end=EOS)
 
 
-def sample_anew(tokens, row_keys, temperature: float):
+def sample_anew(tokens, row_keys, temperature: float, slots: Slots = SLOTS):
     """Tokens and their writers, row by row; every token from a forward pass over all that came before."""
     rows = [[int(token) for token in row if token != PAD] for row in tokens]
     episodes = [[(token, CONTEXT) for token in row] for row in rows]
     draw = jax.jit(jax.vmap(jax.random.categorical))
-    for number in range(1, SLOTS.attempts + 1):
-        if number > 1:
-            for episode in episodes:
-                episode += [(token, CONTEXT) for token in SLOTS.instruction]
+    for instruction, start, stop, number in TURNS[slots]:
+        for episode in episodes:
+            episode += [(token, CONTEXT) for token in instruction]
         going = set(range(ROWS))
-        for at in range(SLOTS.start(number), SLOTS.start(number) + SLOTS.attempt):
-            buffer = np.full((ROWS, SLOTS.length), PAD, np.int32)
+        for at in range(start, stop):
+            buffer = np.full((ROWS, TURNS[slots][-1][2]), PAD, np.int32)
             for row, episode in enumerate(episodes):
                 buffer[row, : len(episode)] = [token for token, _ in episode]
             last = [len(episode) - 1 for episode in episodes]
@@ -74,12 +80,15 @@ def sample_anew(tokens, row_keys, temperature: float):
     return episodes
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.7, 0.0])
-def test_the_cache_changes_nothing(temperature):
+@pytest.mark.parametrize(
+    ("temperature", "slots"), [(1.0, SLOTS), (0.7, SLOTS), (0.0, SLOTS), (1.0, CRITIQUED), (0.0, CRITIQUED)]
+)
+def test_the_cache_changes_nothing(temperature, slots):
     """Same tokens as without a cache, with ragged prompts, rows that end apart, and slots left early."""
     tokens, row_keys = prompts(), keys()
-    episodes = sample(tokens, row_keys, temperature)
-    expected = sample_anew(tokens, row_keys, temperature)
+    episodes = sample(tokens, row_keys, temperature, slots=slots)
+    assert episodes.tokens.shape == (ROWS, TURNS[slots][-1][2])
+    expected = sample_anew(tokens, row_keys, temperature, slots)
     for row, episode in enumerate(expected):
         here = episodes.attempt[row] != PADDING
         found = zip(episodes.tokens[row][here].tolist(), episodes.attempt[row][here].tolist(), strict=True)
@@ -96,10 +105,12 @@ def test_those_samples_do_end_apart_and_leave_a_slot_early(temperature):
     assert lengths[:, 1].max() == SLOTS.attempt
 
 
-@pytest.mark.parametrize("attempts", [1, 2, 3])
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_the_sampler_and_the_scorer_agree(attempts, temperature):
-    episodes = sample(prompts(14), keys(14), temperature, attempts)
+@pytest.mark.parametrize(
+    ("attempts", "temperature", "slots"),
+    [*((n, t, SLOTS) for n in (1, 2, 3) for t in (1.0, 0.7)), (3, 0.7, CRITIQUED)],
+)
+def test_the_sampler_and_the_scorer_agree(attempts, temperature, slots):
+    episodes = sample(prompts(14), keys(14), temperature, attempts, slots)
     scores = policy.score_episodes(tiny.model(VOCAB), params(), episodes, temperature=temperature, chunk=8)
     assert set(np.unique(episodes.attempt)) == {PADDING, *range(attempts + 1)}
     np.testing.assert_allclose(episodes.logp, scores.logp, atol=1e-5)
@@ -142,6 +153,41 @@ def test_slots():
     slots = Slots(prompt=5, attempt=10, instruction=(2, 3, 4), attempts=3)
     assert slots.length == 5 + 10 + 3 + 10 + 3 + 10
     assert [slots.start(number) for number in (1, 2, 3)] == [5, 18, 31]
+
+
+def test_slots_with_critiques():
+    """[prompt 5 | attempt 10 | feedback 2 | critique 6 | instruction 3 | attempt 10 | ...]."""
+    slots = Slots(prompt=5, attempt=10, instruction=(2, 3, 4), attempts=3, critique=6, feedback=(8, 9))
+    assert slots.length == 5 + 10 + (2 + 6 + 3) + 10 + (2 + 6 + 3) + 10
+    assert [slots.start(number) for number in (1, 2, 3)] == [5, 26, 47]
+    found = [dataclasses.astuple(segment) for segment in slots.segments]
+    assert found == [
+        ((), 5, 15, 1, False),
+        ((8, 9), 17, 23, 2, True),
+        ((2, 3, 4), 26, 36, 2, False),
+        ((8, 9), 38, 44, 3, True),
+        ((2, 3, 4), 47, 57, 3, False),
+    ]
+
+
+@pytest.mark.parametrize(("critique", "feedback"), [(6, ()), (0, (8, 9))])
+def test_a_critique_needs_tokens_and_an_instruction(critique, feedback):
+    with pytest.raises(ValueError, match=f"Slots.critique = {critique} .* {len(feedback)} tokens .* neither"):
+        Slots(5, 10, (2, 3, 4), 2, critique, feedback)
+
+
+def test_layout_with_a_critique():
+    tokens, attempt, logp = (
+        np.asarray(x) for x in jax.tree.leaves(sample(prompts(), keys(), slots=CRITIQUED))
+    )
+    np.testing.assert_array_equal(tokens[:, 17:19], np.tile((4, 2), (ROWS, 1)))
+    np.testing.assert_array_equal(tokens[:, 26:29], np.tile((2, 3, 4), (ROWS, 1)))
+    assert (attempt[:, 17:19] == CONTEXT).all() and (attempt[:, 26:29] == CONTEXT).all()
+    assert not logp[:, 17:19].any() and not logp[:, 26:29].any()
+    lengths = [(attempt[:, start:stop] == 2).sum(axis=1) for start, stop in ((19, 26), (29, 41))]
+    assert min(lengths[0]) < max(lengths[0]) == 7  # some end by themselves, some with their slot
+    assert (attempt == 2).sum() == sum(map(sum, lengths))
+    np.testing.assert_array_equal(tokens[:, :17], sample(prompts(), keys()).tokens[:, :17])  # turn 1 as ever
 
 
 def test_another_temperature_compiles_nothing():

@@ -11,6 +11,7 @@ import pytest
 import tiny
 
 from score_jax import mesh, objectives, step
+from score_jax import model as models
 from score_jax.step import Examples, Learner, Optimizer
 from score_jax.types import CONTEXT, PADDING, Experience
 
@@ -279,12 +280,72 @@ def test_sft_step_is_adam_on_the_weighted_cross_entropy():
 
     expected, gradient = jax.jit(jax.value_and_grad(cross_entropy))(PARAMS)
     update = functools.partial(step.sft_step, model=GEMMA, optimizer=OPTIMIZER, chunk=6)
-    state, metrics = update(OPTIMIZER.init(tiny.copy(PARAMS)), examples, jnp.float32(1e-2))
+    state, metrics = update(OPTIMIZER.init(tiny.copy(PARAMS)), {}, examples, jnp.float32(1e-2))
     np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
     norm = optax.tree.norm(gradient)
     np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-4)
     moment = jax.tree.map(lambda g: (1 - 0.8) * g * jnp.minimum(1.0, 0.5 / norm), gradient)
     assert_trees_close(state.opt_state[1].mu, moment)
     for _ in range(10):
-        state, metrics = update(state, examples, jnp.float32(1e-2))
+        state, metrics = update(state, {}, examples, jnp.float32(1e-2))
     assert metrics["loss"] < expected - 0.2
+
+
+def examples_of(seed: int = 5) -> Examples:
+    """Random transcripts with random weights on what was sampled."""
+    episodes = tiny.transcripts(ROWS, seed=seed)
+    weight = np.random.default_rng(0).random(episodes.tokens.shape) * (np.asarray(episodes.attempt) > CONTEXT)
+    return Examples(episodes.tokens, episodes.attempt, jnp.array(weight, jnp.float32))
+
+
+def imitate(put=lambda state, data: (state, data), **settings):
+    """One `sft_step` from the same start."""
+    state, data = put(OPTIMIZER.init(tiny.copy(PARAMS)), examples_of())
+    settings = {"model": GEMMA, "optimizer": OPTIMIZER, "chunk": 6} | settings
+    return step.sft_step(state, {}, data, jnp.float32(1e-2), **settings)
+
+
+@pytest.mark.parametrize("settings", [{"micro_batches": 4}, {"remat": True}], ids=str)
+def test_supervised_updates_that_save_memory_are_the_same(settings):
+    assert_same_update(imitate(**settings), imitate())
+
+
+def test_eight_devices_imitate_as_one_does():
+    devices = mesh.data_mesh()
+
+    def put(state, data):
+        return jax.device_put(state, mesh.everywhere(devices)), jax.device_put(data, mesh.by_row(devices))
+
+    assert_same_update(imitate(put), imitate())
+
+
+def test_micro_batches_must_divide_the_examples():
+    with pytest.raises(ValueError, match="micro_batches = 3 does not divide the 8 examples of a batch"):
+        imitate(micro_batches=3)
+
+
+def test_sft_step_trains_the_adapters_alone():
+    """Against the plain forward pass of the model into whose kernels the adapters are added."""
+    adapted = models.with_adapters(GEMMA, 2)
+    rng = np.random.default_rng(3)
+    draw = lambda x: jnp.array(rng.normal(scale=0.4, size=x.shape), x.dtype)
+    trainable = models.peft.split_params(jax.tree.map(draw, models.shapes_of(adapted))).lora
+    frozen, examples = tiny.copy(PARAMS), examples_of()
+    _, tokens, weight = tiny.move_left(examples.attempt, examples.tokens, examples.weight)
+
+    def cross_entropy(trainable):
+        fused = models.fuse(adapted, models.join(adapted, frozen, trainable))
+        log_p = jax.nn.log_softmax(tiny.logits(GEMMA, fused, tokens)[:, :-1])
+        picked = (jax.nn.one_hot(tokens[:, 1:], tiny.VOCAB) * log_p).sum(-1)
+        return -(weight[:, 1:] * picked).sum() / weight.sum()
+
+    expected, gradient = jax.jit(jax.value_and_grad(cross_entropy))(trainable)
+    state, metrics = step.sft_step(
+        OPTIMIZER.init(tiny.copy(trainable)), frozen, examples, jnp.float32(1e-2), model=adapted,
+        optimizer=OPTIMIZER, chunk=6,
+    )  # fmt: skip
+    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-4)
+    norm = optax.tree.norm(gradient)
+    np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-3)
+    moment = jax.tree.map(lambda g: (1 - 0.8) * g * jnp.minimum(1.0, 0.5 / norm), gradient)
+    assert_trees_close(state.opt_state[1].mu, moment)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from score_jax.config import check_config, check_workdir, claim_workdir, load_config
+from score_jax.config import check_workdir, claim_workdir, load_config
+from score_jax.config_check import check_config
 from score_jax.datasets import number_riddles
 from score_jax.datasets.gsm8k import GSM8K
 from score_jax.datasets.number_riddles import NumberRiddles

@@ -9,8 +9,7 @@ import pytest
 from score_jax import objectives
 from score_jax.compare import as_markdown, compare
 from score_jax.config import load_config
-from score_jax.schedule import learning_rate_at, objective_of
-from score_jax.train import batch_of
+from score_jax.schedule import batch_of, learning_rate_at, objective_of
 from score_jax.types import Problem
 
 PROBLEMS = [Problem(id=str(number), prompt="", gold="") for number in range(10)]
@@ -64,6 +63,22 @@ def test_a_baseline_has_scores_budget_and_its_kl_on_attempt_1(name):
     assert attempts(baseline.stage1) == attempts(score.stage1) == attempts(score.stage2)
     kl = lambda stage: objective_of(stage).kl_coef[0]
     assert kl(baseline.stage1) == pytest.approx(kl(score.stage1)) == pytest.approx(kl(score.stage2))
+    for field in ("train_problems", "problems_per_step", "samples_per_problem", "temperature", "seed"):
+        assert baseline[field] == score[field]
+
+
+@pytest.mark.parametrize("name", ["star", "pair_sft", "star_stage_two"])
+def test_a_supervised_baseline_has_scores_budget(name):
+    score, baseline = load_config("configs/quickstart.py"), load_config(f"configs/quickstart_{name}.py")
+
+    def sampled(config):
+        batch = config.problems_per_step * config.samples_per_problem
+        stages = [config[key] for key in config.stages]
+        return sum(stage.steps * batch * stage.samples_factor * stage.attempts for stage in stages)
+
+    steps = lambda config: sum(config[key].steps for key in config.stages)
+    assert steps(baseline) == steps(score) == 220
+    assert sampled(baseline) == sampled(score) == 220 * 256 * 2
     for field in ("train_problems", "problems_per_step", "samples_per_problem", "temperature", "seed"):
         assert baseline[field] == score[field]
 

@@ -19,6 +19,8 @@ class MathsTask(PublishedTask):
     """Maths problems with one final answer each, graded by mathematical equality."""
 
     instruction = instructions.MATH_CORRECTION
+    feedback = instructions.MATH_FEEDBACK
+    refine = instructions.MATH_REFINE
 
     #: Verdicts that say more than that an answer is wrong; each is a note.
     faults: ClassVar = ("refused", "timeout", "crashed")

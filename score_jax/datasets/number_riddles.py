@@ -117,6 +117,14 @@ class NumberRiddles(Task):
         attempts = tuple(solution(factor, addend, number, guess) for guess in (first, second))
         return Demonstration(attempts, (first == number, True))
 
+    def critique(self, problem: Problem, attempt: str) -> str:
+        answer = self.answer(attempt)
+        if answer is None or not answer.value.isdecimal():
+            return "There is no number."
+        guess, number = int(answer.value), int(problem.gold)
+        verdict = "too small" if guess < number else "too large" if guess > number else "right"
+        return f"The number ${answer.value}$ is {verdict}."
+
     def _wrong(self, number: int, rng: np.random.Generator) -> int:
         while True:
             if rng.random() < self.near_rate:

@@ -97,6 +97,8 @@ class ProgramsTask(PublishedTask):
     """Problems whose attempts are programs, which a sandbox runs against tests."""
 
     instruction = instructions.CODE_CORRECTION
+    feedback = instructions.CODE_FEEDBACK
+    refine = instructions.CODE_REFINE
 
     #: The groups of tests that are to pass; the others are scored apart, for the metrics alone.
     #: They run first: what the others do to the program cannot matter.

@@ -1,0 +1,192 @@
+"""What the files of a study say: the numbers of its tables and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from score_jax import figures
+from score_jax.claims import claims_of
+from score_jax.config_check import flatten
+from score_jax.estimates import differences_of, estimate, statistics_of
+from score_jax.study_cells import Cells, rewards
+from score_jax.study_file import SCORE
+
+VOTES = (1, 2, 4, 8, 16)  # K of Fig. 1, right
+# Fields of the setting that a reader of the numbers asks for.
+_SETTING = ("train_problems", "problems_per_step", "samples_per_problem", "temperature", "kl_estimator")
+
+
+def findings_of(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    done: Sequence[tuple[str, int]],
+    *,
+    missing: Sequence[str],
+) -> dict[str, Any]:
+    """study.json (its format stands in `study_file`), from the files of the finished cells.
+
+    Args:
+      config: the study's.
+      workdir: where it lies.
+      done: (row, seed) of the finished cells.
+      missing: ROW/SEED of those that are still to be made.
+    """
+    cells = Cells(config, Path(workdir), tuple(done))
+    rows = list(dict.fromkeys(row for row, _ in done))
+    tables = {name: list(members) for name, members in config.study.tables.items()}
+    names = dict.fromkeys([*rows, *(name for members in tables.values() for name in members)])
+    entries = {name: entry(cells, name) for name in names if name.partition(".")[0] in rows}
+    drawn = drawings(cells, rows)
+    sizes = {e["statistics"]["acc_t1"]["n"] for e in entries.values()}
+    return {
+        "task": config.task.rpartition(".")[2],
+        "split": config.evaluate.split,
+        "problems": max(sizes, default=0),
+        "seeds": sorted({seed for _, seed in done}),
+        "setting": {name: value for name, value in flatten(config).items() if name in _SETTING},
+        "rows": entries,
+        "tables": tables,
+        "figures": drawn,
+        "claims": claims_of(cells, rows, drawn.get("figure1", {})),
+        "missing": list(missing),
+    }
+
+
+def entry(cells: Cells, name: str) -> dict[str, Any]:
+    """One row: what it spent, what it reached, and what SCoRe reached more on the same problems and seeds."""
+    row, _, checkpoint = name.partition(".")
+    method, _, pool = row.partition("@")
+    seeds = cells.seeds(row)
+    label = cells.config.methods[method].label
+    label += f": {checkpoint.replace('_', ' ')}" * bool(checkpoint)
+    updates = [cells.training(row, seed) for seed in seeds]
+    if checkpoint:  # of the row's stages those up to this one
+        updates = [upto(rows, checkpoint) for rows in updates]
+    found = {
+        "label": label,
+        "method": method,
+        "checkpoint": checkpoint or cells.last(row),
+        "seeds": seeds,
+        "updates": len(updates[0]),
+        "sampled": sum(update["sampled"] for update in updates[0]),
+        "seconds": [sum(update["seconds"] for update in rows) for rows in updates],
+        "statistics": statistics_of(
+            [rewards(cells.attempts(name, seed)) for seed in seeds],
+            [[r["answers"] for r in cells.attempts(name, seed)] for seed in seeds],
+        ),
+    }
+    repaired = [r for seed in seeds for r in cells.measured("repair", row, seed).values()]
+    if repaired and not checkpoint:  # MBPP-R: the one attempt is the repair of a given program
+        found["statistics"]["mbpp_r"] = estimate([rewards(r)[:, 0] for r in repaired])
+    if pool:
+        found["pool"] = int(pool)
+    both = cells.seeds(row, SCORE)
+    if both and name != SCORE:
+        runs = ([rewards(cells.attempts(one, seed)) for seed in both] for one in (SCORE, name))
+        found["minus_score"] = differences_of(*runs)
+    return found
+
+
+def upto(updates: Sequence[Mapping], stage: str) -> list[Mapping]:
+    """The updates of a run until the end of a stage; none for the base."""
+    last = max((number for number, row in enumerate(updates, 1) if row["stage"] == stage), default=0)
+    return list(updates[:last])
+
+
+def drawings(cells: Cells, rows: Sequence[str]) -> dict[str, Any]:
+    """The numbers of the figures for which there are files."""
+    tests = {row: [cells.attempts(row, seed) for seed in cells.seeds(row)] for row in rows if "@" not in row}
+    found = {
+        "figure1": votes(cells),
+        "figure3": edits(cells, tests),
+        "figure4": corrections(cells, rows),
+        "figure5": {row: curves(cells, row) for row in ("multi_turn", SCORE) if row in rows},
+        "figure7": {
+            row: figures.flows_by_level([rewards(r) for r in runs], [r["level"] for r in runs[0]])
+            for row, runs in tests.items()
+            if row in ("base", "multi_turn", SCORE)
+        },
+        "figure8": by_attempt(cells, rows),
+        "figure10": {row: curves(cells, row) for row in ("discount", SCORE) if row in rows},
+        "pool": pools(cells, rows),
+    }
+    return {name: numbers for name, numbers in found.items() if numbers}
+
+
+def votes(cells: Cells) -> dict[str, Any]:
+    """Figure 1, right: 2K parallel samples against K corrected ones."""
+    found = []
+    for seed in cells.seeds(SCORE):
+        for rows in cells.measured("votes", SCORE, seed).values():
+            problems: dict[str, list[dict]] = {}
+            for row in rows:
+                problems.setdefault(row["id"], []).append(row)
+            table = [problems[name] for name in sorted(problems)]
+            said = [[[r["answers"][t] for r in samples] for samples in table] for t in (0, 1)]
+            right = [np.array([[r["rewards"][t] for r in samples] for samples in table]) for t in (0, 1)]
+            found.append(figures.vote_curve(*said, *right, ks=VOTES))
+    return figures.votes_over_seeds(found) if found else {}
+
+
+def edits(cells: Cells, tests: Mapping[str, Sequence[Sequence[Mapping]]]) -> dict[str, Any]:
+    """Figure 3: edit-distance ratios on training and test problems of the rows measured on both."""
+    train = {
+        row: [rows for seed in cells.seeds(row) for rows in cells.measured("edits", row, seed).values()]
+        for row in tests
+    }
+    wanted = {row: runs for row, runs in train.items() if runs}
+    if not wanted:
+        return {}
+    ratios = lambda table: {row: [figures.edit_ratios(rows) for rows in table[row]] for row in wanted}
+    return figures.edit_shares({"train": ratios(train), "test": ratios(tests)})
+
+
+def corrections(cells: Cells, rows: Sequence[str]) -> dict[str, Any]:
+    """Figure 4: what is corrected of the base model's first attempts, and of a checkpoint's own."""
+    found = {}
+    for row in rows:
+        seeds = cells.seeds(row)
+        if not all(cells.measured("fixed", row, seed) and cells.measured("own", row, seed) for seed in seeds):
+            continue
+        own, fixed = {}, {}
+        for seed in seeds:
+            first = {r["id"]: r["rewards"][0] for r in cells.attempts(f"{row}.base", seed)}
+            for label, measured in cells.measured("own", row, seed).items():
+                own.setdefault(int(label), []).append(rewards(measured))
+            for label, measured in cells.measured("fixed", row, seed).items():
+                both = [[first[r["id"]], *r["rewards"]] for r in measured]
+                fixed.setdefault(int(label), []).append(np.array(both, float))
+        found[row] = figures.correction_curves(fixed, own)
+    return found
+
+
+def curves(cells: Cells, row: str) -> dict[str, list]:
+    """Figures 5 and 10: both accuracies and the share of changed answers, update by update."""
+    return figures.training_curves([cells.training(row, seed) for seed in cells.seeds(row)])
+
+
+def by_attempt(cells: Cells, rows: Sequence[str]) -> dict[str, Any]:
+    """Figure 8: accuracy at ten attempts of a model trained on two."""
+    found = {}
+    for row in rows:
+        runs = [
+            rewards(r) for seed in cells.seeds(row) for r in cells.measured("attempts", row, seed).values()
+        ]
+        if runs:
+            found[row] = figures.accuracy_by_attempt(runs)
+    return found
+
+
+def pools(cells: Cells, rows: Sequence[str]) -> dict[str, Any]:
+    """Accuracies against the number of training problems, of the rows that have several."""
+    found: dict[str, dict[int, list]] = {}
+    for row in rows:
+        method, _, pool = row.partition("@")
+        runs = [rewards(cells.attempts(row, seed)) for seed in cells.seeds(row)]
+        found.setdefault(method, {})[int(pool or cells.config.train_problems)] = runs
+    return {method: figures.pool_curve(sizes) for method, sizes in found.items() if len(sizes) > 1}

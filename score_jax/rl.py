@@ -1,0 +1,165 @@
+"""A stage of reinforcement learning: sample, grade, update; and what its rows of metrics.jsonl say."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from etils import epath
+
+from score_jax import model as models
+from score_jax import offline, rollout
+from score_jax.checkpoint import Checkpoints, Note
+from score_jax.log import Metrics, Progress, by_attempt
+from score_jax.mesh import by_row, data_mesh
+from score_jax.metrics import summarize
+from score_jax.rollout import Actor, Graded
+from score_jax.schedule import batch_of, beta_2_after, learning_rate_at, objective_at
+from score_jax.step import Learner, Optimizer, train_step
+from score_jax.types import Experience, Problem, TrainState
+
+
+def rl_stage(
+    config: ml_collections.ConfigDict,
+    stage: ml_collections.ConfigDict,
+    actor: Actor,
+    pool: Sequence[Problem],
+    bank: offline.Bank,
+    state: TrainState,
+    base: dict,
+    reference: dict,
+    checkpoints: Checkpoints,
+    workdir: epath.Path,
+    *,
+    begin: int,
+) -> TrainState:
+    """Runs a stage on `pool` from where `state` stands to its end; `begin` updates came before it.
+
+    `bank` has the first attempts to give, where the stage gives any.
+    """
+    devices = data_mesh()
+    actor = actor.with_attempts(stage.attempts).with_critique(stage.critique)
+    frozen = models.frozen_of(actor.model, base)
+    learner = Learner(
+        model=actor.model,
+        optimizer=Optimizer(**config.optimizer.to_dict()),
+        samples=config.samples_per_problem * stage.samples_factor,
+        kl_estimator=config.kl_estimator,
+        decisive_only=config.decisive_only,
+        temperature=config.temperature,
+        micro_batches=config.micro_batches,
+        chunk=config.score_chunk,
+        remat=config.remat,
+    )
+    window = []
+    done = int(state.step) - begin
+    with (
+        Metrics(workdir, int(state.step)) as metrics,
+        Progress(stage.name, stage.steps, every=config.log.every, done=done) as progress,
+    ):
+        for step in range(done, stage.steps):
+            start = time.monotonic()
+            beta_2 = beta_2_after(stage, metrics.last)
+            objective = objective_at(config, stage, step, beta_2)
+            problems = batch_of(pool, seed=config.seed, step=begin + step, size=config.problems_per_step)
+            experience, graded = gather(
+                config,
+                stage,
+                actor,
+                models.join(actor.model, frozen, state.params),
+                problems,
+                bank,
+                step=begin + step,
+            )
+            experience = jax.device_put(experience, by_row(devices))
+            rate = learning_rate_at(stage, step)
+            state, numbers = train_step(
+                state, frozen, reference, experience, objective, jnp.float32(rate), learner=learner
+            )
+            row = {"step": begin + step + 1, "stage": stage.name, "learning_rate": rate}
+            row |= {"beta_2": beta_2} if stage.adapt_beta_2 else {}
+            row |= step_metrics(graded, numbers) | {"seconds": time.monotonic() - start}
+            metrics.write(row)
+            # The pay of given attempts says nothing of the policy.
+            pay = objective.reward_weight * graded.rewards * graded.sampled
+            window.append(float(pay.sum(axis=1).mean()))
+            progress.advance({k: v for k, v in row.items() if k.startswith(("reward", "delta"))})
+            if row["step"] % config.log.transcript_every == 0:
+                progress.say(transcript(graded, 0))
+            if (step + 1) % config.checkpoint_every == 0 or step + 1 == stage.steps:
+                checkpoints.save(state, Note(stage.name, float(np.mean(window))))
+                metrics.flush()
+                window = []
+        checkpoints.wait()
+    return state
+
+
+def gather(
+    config: ml_collections.ConfigDict,
+    stage: ml_collections.ConfigDict,
+    actor: Actor,
+    params: dict,
+    problems: Sequence[Problem],
+    bank: offline.Bank,
+    *,
+    step: int,
+) -> tuple[Experience, Graded]:
+    """What the update of one step learns from: K graded episodes of each problem, those of one together.
+
+    The last `stage.offline` of the problems are given a first attempt out of `bank`.
+    """
+    samples = config.samples_per_problem * stage.samples_factor
+    online = samples * (len(problems) - round(stage.offline * len(problems)))
+    rows = [problem for problem in problems for _ in range(samples)]
+    keys = rollout.row_keys(config.seed, "train", step, len(rows))
+    how = {
+        "temperature": config.temperature,
+        "sharding": by_row(data_mesh()),
+        "parts": config.rollout_parts,
+    }
+    gathered = []
+    if online:
+        episodes, graded = rollout.roll_out(actor, params, rows[:online], keys[:online], **how)
+        gathered.append((rollout.experience_of(actor, episodes, graded), graded))
+    if rows[online:]:
+        firsts = [offline.pick(bank, problem, seed=config.seed, step=step) for problem in rows[online:]]
+        gathered.append(offline.correct(actor, params, rows[online:], firsts, keys[online:], **how))
+    return functools.reduce(offline.join, gathered)
+
+
+def step_metrics(graded: Graded, numbers: dict) -> dict[str, float]:
+    """One row of metrics.jsonl: what the host saw and what the update measured.
+
+    KL, entropy, length and policy term are those of the attempts that were sampled; where all of an attempt
+    were given they are left out.
+    """
+    row = {key: float(numbers[key]) for key in ("loss", "grad_norm", "sampler_gap")}
+    row["sampled"] = int(graded.sampled.sum())
+    row |= by_attempt("reward", graded.rewards.mean(axis=0))
+    share = graded.sampled.mean(axis=0)
+    sampled = np.flatnonzero(share)
+    for name in ("kl", "entropy", "length", "policy"):
+        # `train_step` divides sums by all episodes, but those of entropy by the tokens.
+        of = np.ones_like(share) if name == "entropy" else share
+        row |= {f"{name}_t{i + 1}": float(numbers[name][i] / of[i]) for i in sampled}
+    columns = {name: getattr(graded, name) for name in ("answers", "finished", "notes")}
+    seen = summarize(graded.rewards, **columns, resamples=0)
+    return row | {key: value for key, value in seen.items() if key != "n" and not key.startswith("acc_")}
+
+
+def transcript(graded: Graded, row: int) -> str:
+    """One episode as text."""
+    problem = graded.problems[row]
+    lines = [f"  problem    {problem.prompt.strip()}  (answer: {problem.gold})"]
+    critiques = ["", *(graded.critiques[row] or [""] * len(graded.texts[row]))]
+    for number, (critique, text) in enumerate(zip(critiques, graded.texts[row], strict=False), start=1):
+        if critique:
+            lines.append(f"  critique   {critique.strip()}")
+        mark = "right" if graded.rewards[row, number - 1] == 1 else "wrong"
+        lines.append(f"  attempt {number}  {text.strip()}  [{mark}]")
+    return "\n".join(lines)

@@ -1,0 +1,239 @@
+"""A study: many methods over several seeds on one task, resumable cell by cell, into DIR/study.json.
+
+DIR/bases/SEED      the base models, one for each seed, which all rows share
+DIR/ROW/SEED        a cell: an ordinary work directory, with a method trained from that base
+DIR/study.json      what has been measured so far
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import ml_collections
+import rich.table
+from etils import epath
+
+from score_jax.checkpoint import Checkpoints
+from score_jax.config import check_workdir
+from score_jax.config_check import check_config
+from score_jax.evaluate import choose, evaluate
+from score_jax.findings import findings_of
+from score_jax.log import console, say
+from score_jax.measure import measure
+from score_jax.records import read_json, read_jsonl, write_json
+from score_jax.train import train
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One row of the study with one seed.
+
+    Attributes:
+      row: METHOD, or METHOD@POOL with another number of training problems.
+      seed: of the base model, the episodes and the batches.
+      config: the run's.
+      measures: its further evaluations, sections of config.study.measures by name.
+      workdir: where it lies.
+    """
+
+    row: str
+    seed: int
+    config: ml_collections.ConfigDict
+    measures: Mapping[str, ml_collections.ConfigDict]
+    workdir: epath.Path
+
+    @property
+    def stamp(self) -> int:
+        """Of all that decides about the cell's numbers."""
+        parts = [self.config.to_json(sort_keys=True)]
+        parts += [name + section.to_json(sort_keys=True) for name, section in self.measures.items()]
+        return zlib.crc32("".join(parts).encode())
+
+    @property
+    def done(self) -> bool:
+        """Whether all of it has been measured."""
+        return read_json(self.workdir / "done.json").get("stamp") == self.stamp
+
+    @property
+    def cost(self) -> int:
+        """Attempts to sample, imitate or evaluate: a rough measure of the time that the cell takes."""
+        run = self.config
+        stages = [run[key] for key in run.stages]
+        sampled = sum(stage.steps * stage.samples_factor * stage.attempts for stage in stages)
+        cost = 10_000 + sampled * run.problems_per_step * run.samples_per_problem
+        if "pretrain" in run and not (epath.Path(run.base_dir) / "settings.json").exists():
+            phases = [run.pretrain[key] for key in run.pretrain.phases]
+            cost += run.pretrain.batch * sum(phase.steps * phase.attempts for phase in phases)
+        return cost
+
+
+def study(
+    config: ml_collections.ConfigDict, workdir: epath.Path, *, fast: bool = False, sandbox: str = "strict"
+) -> None:
+    """Makes what is missing of a study; the same call again goes on.
+
+    Args:
+      config: a run's config with the sections `methods` and `study`, see configs/study_quickstart.py.
+      workdir: where all of it lies.
+      fast: the rows and seeds of config.study.fast alone.
+      sandbox: see `Task.prepare`.
+
+    Raises:
+      ValueError: a row cannot work, or lies in `workdir` with another config; known before any compute.
+    """
+    cells = plan(config, workdir, fast=fast)
+    for cell in cells:
+        check_workdir(cell.workdir, cell.config)
+    clock = Clock()
+    for number, cell in enumerate(cells, start=1):
+        if not cell.done:
+            say(f"\n== {cell.row}, seed {cell.seed}: {number} of {len(cells)}")
+            with clock.on(cell):
+                make(cell, sandbox)
+        if clock.done or number == len(cells):
+            found = write_findings(config, workdir, cells)
+            console.print(progress(cells, found, clock))
+
+
+def plan(config: ml_collections.ConfigDict, workdir: epath.Path, *, fast: bool = False) -> list[Cell]:
+    """All cells of a study in the order in which they are made: one seed after the other.
+
+    Raises:
+      ValueError: names the row, and the field that cannot work.
+    """
+    for section in ("methods", "study"):
+        if section not in config:
+            raise ValueError(
+                f"config.{section} is missing; configs/study_quickstart.py shows what belongs there"
+            )
+    wanted = config.study.fast if fast else config.study
+    rows = [*wanted.rows, *(f"{row}@{pool}" for pool in wanted.pools for row in wanted.pool_rows)]
+    cells = [cell_of(config, workdir, row, seed) for seed in wanted.seeds for row in rows]
+    for cell in cells:
+        try:
+            check_config(cell.config)
+        except ValueError as error:
+            raise ValueError(f"row {cell.row}: {error}") from error
+    return cells
+
+
+def cell_of(config: ml_collections.ConfigDict, workdir: epath.Path, row: str, seed: int) -> Cell:
+    """One cell: the study's config with the fields of its method in place.
+
+    Raises:
+      ValueError: there is no such method.
+    """
+    name, _, pool = row.partition("@")
+    if name not in config.methods:
+        known = ", ".join(config.methods)
+        raise ValueError(f"config.study: {name!r} is not a method; config.methods has {known}")
+    run = config.copy_and_resolve_references()
+    with run.unlocked():
+        del run.methods, run.study
+        for key, value in config.methods[name].items():
+            if is_stage(run.get(key)):
+                del run[key]  # replaced as a whole, not field by field
+            if key != "label":
+                run.update({key: value})
+        read = {*run.stages} | {key for stage in run.stages for key in run[stage].get("between", ())}
+        for key in [key for key in run if is_stage(run[key]) and key not in read]:
+            del run[key]  # a stage of another method
+    run.seed, run.base_dir = seed, str(workdir / "bases" / str(seed))
+    run.train_problems = int(pool or run.train_problems)
+    sections = {key: part for key, part in config.study.measures.items() if row in part.rows}
+    return Cell(row, seed, run, sections, workdir / row / str(seed))
+
+
+def is_stage(section: Any) -> bool:
+    """Whether a section of a config is a stage's."""
+    return isinstance(section, ml_collections.ConfigDict) and "objective" in section
+
+
+def make(cell: Cell, sandbox: str) -> None:
+    """Trains, evaluates and measures a cell; what was done before is not done again."""
+    train(cell.config, cell.workdir, sandbox)
+    evaluate(cell.config, cell.workdir, "stages", sandbox)
+    for name, section in cell.measures.items():
+        config = cell.config.copy_and_resolve_references()
+        config.evaluate.update(section.evaluate)
+        with Checkpoints(cell.workdir / "checkpoints") as checkpoints:
+            chosen = choose(config, checkpoints, "stages")
+            match section.checkpoints:
+                case "last":
+                    chosen = dict([list(chosen.items())[-1]])
+                case "every":
+                    chosen = {f"{step:05d}": step for step in (0, *checkpoints.steps())}
+        firsts = first_attempts(cell.workdir) if section.given else None
+        measure(config, cell.workdir, name, chosen, samples=section.samples, firsts=firsts, sandbox=sandbox)
+    write_json(cell.workdir / "done.json", {"stamp": cell.stamp})
+
+
+def write_findings(config: ml_collections.ConfigDict, workdir: epath.Path, cells: Sequence[Cell]) -> dict:
+    """Writes study.json from the cells that are done."""
+    done = [(cell.row, cell.seed) for cell in cells if cell.done]
+    missing = [f"{cell.row}/{cell.seed}" for cell in cells if not cell.done]
+    found = findings_of(config, workdir, done, missing=missing)
+    write_json(workdir / "study.json", found)
+    return found
+
+
+def first_attempts(workdir: epath.Path) -> dict[str, str]:
+    """The base model's first attempt at each problem that was evaluated."""
+    rows = read_jsonl(workdir / "attempts.jsonl")
+    return {row["id"]: row["attempts"][0] for row in rows if row["checkpoint"] == "base"}
+
+
+class Clock:
+    """How long the cells of this call took, and about how long those that are left will."""
+
+    def __init__(self):
+        self.seconds = 0.0
+        self.done = 0  # cells made in this call
+        self._cost = 0
+
+    @contextlib.contextmanager
+    def on(self, cell: Cell) -> Iterator[None]:
+        """Counts the time that a cell takes."""
+        start, cost = time.monotonic(), cell.cost  # before its base model is there
+        yield
+        self.seconds += time.monotonic() - start
+        self._cost += cost
+        self.done += 1
+
+    def left(self, cells: Sequence[Cell]) -> float:
+        """Seconds, as far as cells made in this call tell."""
+        missing = sum(cell.cost for cell in cells if not cell.done)
+        return missing * self.seconds / self._cost if self._cost else 0.0
+
+
+def progress(cells: Sequence[Cell], found: Mapping, clock: Clock) -> rich.table.Table:
+    """Which cells are done, what they say, and the time left."""
+    done = [cell for cell in cells if cell.done]
+    times = " and ".join(
+        f"{spoken(seconds)} {word}"
+        for seconds, word in ((clock.seconds, "so far"), (clock.left(cells), "left"))
+    )
+    table = rich.table.Table(title=f"{len(done)} of {len(cells)} done; about {times}")
+    for head in ("row", "seeds done", "Acc@t1", "Acc@t2", "\N{GREEK CAPITAL LETTER DELTA}"):
+        table.add_column(head, justify="left" if head == "row" else "right")
+    for row in dict.fromkeys(cell.row for cell in cells):
+        mine = [cell for cell in cells if cell.row == row]
+        statistics = found["rows"].get(row, {}).get("statistics", {})
+        numbers = [statistics.get(key, {}).get("mean") for key in ("acc_t1", "acc_t2", "delta")]
+        table.add_row(
+            row,
+            f"{sum(cell.done for cell in mine)}/{len(mine)}",
+            *("" if number is None else f"{100 * number:.1f}" for number in numbers),
+        )
+    return table
+
+
+def spoken(seconds: float) -> str:
+    """3725 -> '1 h 2 min'."""
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -1,0 +1,128 @@
+"""Which claims of the paper a study bears out, from made-up cells whose answers are known."""
+
+import json
+
+import numpy as np
+import pytest
+
+from configs import study_quickstart
+from score_jax.claims import claims_of
+from score_jax.study_cells import Cells
+
+RIGHT, WRONG = [1, 1], [0, 0]
+CORRECTED, SPOILED = [0, 1], [1, 0]
+
+
+def write(folder, row, seed, checkpoints, changed=(0.5, 0.5)):
+    """A cell's files: {checkpoint: rewards of each problem}, and the share of changed answers by update."""
+    path = folder / row / str(seed)
+    path.mkdir(parents=True)
+    rows = [
+        {"checkpoint": name, "id": f"{i:03d}", "rewards": rewards}
+        for name, table in checkpoints.items()
+        for i, rewards in enumerate(table)
+    ]
+    (path / "attempts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    updates = [{"step": i, "stage": "last", "changed": share} for i, share in enumerate(changed, 1)]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in updates))
+    names = [name for name in checkpoints if name != "base"]
+    config = {"stages": [f"stage{n}" for n in range(len(names))]}
+    config |= {f"stage{n}": {"name": name} for n, name in enumerate(names)}
+    (path / "config.json").write_text(json.dumps(config))
+
+
+def claims_in(folder, *rows, votes=None):
+    config = study_quickstart.get_config()
+    cells = Cells(config, folder, tuple((row, seed) for row in rows for seed in (0, 1)))
+    return {claim["claim"]: claim for claim in claims_of(cells, rows, votes or {})}
+
+
+def write_both(folder, row, checkpoints, **fields):
+    for seed in (0, 1):
+        write(folder, row, seed, checkpoints, **fields)
+
+
+def holds(claims, start):
+    (found,) = [claim["holds"] for text, claim in claims.items() if text.startswith(start)]
+    return found
+
+
+def test_score_against_the_base_and_naive_rl(tmp_path):
+    base, naive = [RIGHT] * 50 + [WRONG] * 50, [RIGHT] * 55 + [WRONG] * 45
+    score = [RIGHT] * 50 + [CORRECTED] * 40 + [WRONG] * 10
+    write_both(tmp_path, "base", {"base": base})
+    write_both(tmp_path, "multi_turn", {"base": base, "last": naive})
+    write_both(tmp_path, "score", {"base": base, "one": base, "last": score})
+    claims = claims_in(tmp_path, "base", "multi_turn", "score")
+    assert holds(claims, "Base model: Δ is at most") is True
+    assert holds(claims, "SCoRe: Acc@t1 is no more than 2 points below") is True
+    gap = claims["SCoRe: Acc@t2 is above that of Naive multi-turn RL"]
+    assert gap["holds"] is True
+    assert gap["value"] == pytest.approx(0.9 - 0.55)
+    assert holds(claims, "SCoRe: Acc@t2 is above that of Base model") is True
+
+
+def test_a_method_that_ruins_attempt_1_does_not_pass(tmp_path):
+    write_both(tmp_path, "base", {"base": [RIGHT] * 50 + [WRONG] * 50})
+    write_both(tmp_path, "score", {"last": [CORRECTED] * 95 + [WRONG] * 5})
+    claims = claims_in(tmp_path, "base", "score")
+    assert holds(claims, "SCoRe: Acc@t1 is no more than 2 points below") is False
+    assert holds(claims, "SCoRe: Acc@t2 is above that of Base model") is True
+
+
+def test_what_the_interval_does_not_decide_is_not_shown(tmp_path):
+    write_both(tmp_path, "score", {"last": [CORRECTED] * 50 + [WRONG] * 50})
+    write_both(tmp_path, "no_stage_one", {"last": [CORRECTED] * 35 + [WRONG] * 65})
+    claims = claims_in(tmp_path, "score", "no_stage_one")
+    assert holds(claims, "w/o Stage I: Acc@t2 falls below SCoRe's") is True
+    write_both(tmp_path, "no_shaping", {"last": ([WRONG, CORRECTED] * 50)})
+    claims = claims_in(tmp_path, "score", "no_shaping")
+    assert holds(claims, "w/o reward shaping: Acc@t2 falls below SCoRe's") is None
+
+
+def test_single_turn_rl_and_imitation(tmp_path):
+    write_both(tmp_path, "score", {"last": [RIGHT] * 60 + [WRONG] * 40})
+    write_both(tmp_path, "single_turn", {"last": [RIGHT] * 70 + [SPOILED] * 20 + [WRONG] * 10})
+    write_both(tmp_path, "star", {"last": [RIGHT] * 80 + [WRONG] * 20})
+    claims = claims_in(tmp_path, "score", "single_turn", "star")
+    assert holds(claims, "Single-turn RL: Δ is not above 0") is True
+    assert holds(claims, "STaR, D: Acc@t2 is not above SCoRe's") is False
+
+
+def test_the_third_attempt(tmp_path):
+    three = lambda last: [[0, 0, int(i < last)] for i in range(100)]
+    stages = {"base": three(0), "stage_one_a": three(30), "stage_one_b": three(60), "stage_two": three(70)}
+    write_both(tmp_path, "three", stages)
+    claims = claims_in(tmp_path, "three")
+    assert claims["Stage I(b) raises the accuracy of the third attempt above I(a)'s"][
+        "value"
+    ] == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [([0.4] * 10 + [0.1] * 10, True), ([0.4] * 20, False)],
+)
+def test_naive_rl_collapses_if_its_answers_stop_changing(tmp_path, changed, expected):
+    write_both(tmp_path, "multi_turn", {"last": [RIGHT, WRONG]}, changed=changed)
+    found = claims_in(tmp_path, "multi_turn")
+    assert holds(found, "Naive multi-turn RL: the share of changed answers more than halves") is expected
+    (claim,) = [claim for text, claim in found.items() if text.startswith("Naive")]
+    assert claim["value"] == pytest.approx(np.mean(changed[-2:]) / np.mean(changed[:2]))
+
+
+def test_voting(tmp_path):
+    write_both(tmp_path, "score", {"last": [RIGHT, WRONG]})
+    gap = lambda low, high: {"mean": (low + high) / 2, "low": low, "high": high}
+    votes = {"k": [1, 2], "difference": [gap(0.01, 0.03), gap(-0.03, -0.01)]}
+    claims = claims_in(tmp_path, "score", votes=votes)
+    assert claims["1 corrected samples beat 2 parallel ones"]["holds"] is True
+    assert claims["2 corrected samples beat 4 parallel ones"]["holds"] is False
+
+
+def test_seeds_that_only_one_method_has_are_left_out_of_the_comparison(tmp_path):
+    write_both(tmp_path, "base", {"base": [WRONG] * 10})
+    write(tmp_path, "score", 0, {"last": [CORRECTED] * 10})
+    cells = Cells(study_quickstart.get_config(), tmp_path, (("base", 0), ("base", 1), ("score", 0)))
+    claims = {claim["claim"]: claim for claim in claims_of(cells, ["base", "score"], {})}
+    assert claims["SCoRe: Acc@t2 is above that of Base model"]["value"] == 1.0

@@ -1,0 +1,241 @@
+"""A study: what its config asks for, cells that are made once, and what their files come to."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from etils import epath
+
+from score_jax import study as studies
+from score_jax.__main__ import main
+from score_jax.config import load_config
+from score_jax.metrics import per_problem
+from score_jax.records import read_jsonl
+
+STUDY = "configs/study_quickstart.py"
+SMALL = {
+    "model.layers": 2,
+    "model.width": 16,
+    "model.hidden_width": 16,
+    "model.heads": 2,
+    "model.head_width": 8,
+    "pretrain.guess.steps": 2,
+    "pretrain.correct.steps": 2,
+    "pretrain.batch": 8,
+    "train_problems": 12,
+    "problems_per_step": 8,
+    "samples_per_problem": 2,
+    "checkpoint_every": 2,
+    "evaluate.problems": 20,
+    "evaluate.batch": 16,
+    "log.every": 1,
+    "log.transcript_every": 1,
+    "study.seeds": (0, 1),
+    "study.rows": ("base", "score", "multi_turn"),
+    "study.pools": (8,),
+    "study.pool_rows": ("score",),
+    "study.measures.votes.evaluate.problems": 4,
+    "study.measures.edits.evaluate.problems": 4,
+    "study.measures.own.evaluate.problems": 4,
+    "study.measures.fixed.evaluate.problems": 4,
+    "methods.score.stage1.steps": 2,
+    "methods.score.stage2.steps": 2,
+    "methods.multi_turn.stage1.steps": 4,
+}
+
+
+def options(folder, **changes):
+    fields = SMALL | {"data_dir": str(folder / "data")}
+    fields |= {field.replace("__", "."): value for field, value in changes.items()}
+    return [f"--config={STUDY}", *(f"--config.{field}={value}" for field, value in fields.items())]
+
+
+def run(folder, *more, **changes):
+    return main(["study", *options(folder, **changes), f"--workdir={folder / 'study'}", *more])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A small study, made to its end."""
+    folder = tmp_path_factory.mktemp("studies")
+    assert run(folder) == 0
+    return folder
+
+
+def found_in(folder):
+    return json.loads((folder / "study" / "study.json").read_text())
+
+
+def test_a_study_makes_every_row_with_every_seed(made):
+    found = found_in(made)
+    assert set(found["rows"]) == {"base", "score", "multi_turn", "score@8"}
+    assert found["seeds"] == [0, 1]
+    assert found["missing"] == []
+    assert found["problems"] == 20
+    for row in found["rows"].values():
+        assert len(row["statistics"]["acc_t2"]["by_seed"]) == 2
+        assert len(row["seconds"]) == 2
+
+
+def test_a_row_is_what_its_files_say(made):
+    rewards = [
+        np.array(
+            [
+                row["rewards"]
+                for row in read_jsonl(made / f"study/score/{seed}/attempts.jsonl")
+                if row["checkpoint"] == "stage_two"
+            ]
+        )
+        for seed in (0, 1)
+    ]
+    statistics = found_in(made)["rows"]["score"]["statistics"]
+    for name in ("acc_t1", "acc_t2", "delta", "i_to_c", "c_to_i"):
+        by_seed = [per_problem(run)[name].mean() for run in rewards]
+        assert statistics[name]["by_seed"] == pytest.approx(by_seed)
+        assert statistics[name]["mean"] == pytest.approx(np.mean(by_seed))
+
+
+def test_the_budget_is_counted(made):
+    rows = found_in(made)["rows"]
+    assert rows["score"]["updates"] == rows["multi_turn"]["updates"] == 4
+    assert rows["score"]["sampled"] == rows["multi_turn"]["sampled"] == 4 * 8 * 2 * 2
+    assert rows["base"]["updates"] == rows["base"]["sampled"] == 0
+
+
+def test_the_seeds_vary_the_base_model(made):
+    texts = [(made / f"study/base/{seed}/attempts.jsonl").read_text() for seed in (0, 1)]
+    assert texts[0] != texts[1]
+
+
+def test_the_measures_are_there(made):
+    figures = found_in(made)["figures"]
+    assert figures["figure1"]["k"] == [1, 2, 4, 8, 16]
+    assert {"base", "multi_turn", "score"} == set(figures["figure3"]["train"])
+    assert figures["figure4"]["score"]["step"] == [0, 2, 4]
+    assert len(figures["figure8"]["score"]) == 10
+    assert figures["pool"]["score"]["pool"] == [8, 12]
+    assert len(figures["figure5"]["multi_turn"]["changed"]) == 4
+
+
+def test_at_the_base_own_and_fixed_first_attempts_are_the_same(made):
+    """Step 0 of Fig. 4: the given first attempts are the ones that the base model makes."""
+    figure = found_in(made)["figures"]["figure4"]["score"]
+    assert figure["own"][0]["by_seed"] == pytest.approx(figure["fixed"][0]["by_seed"])
+
+
+def test_what_is_done_is_not_done_again(made, capsys):
+    logs = sorted((made / "study").glob("*/*/metrics.jsonl"))
+    before = [path.stat().st_mtime_ns for path in logs]
+    told = found_in(made)
+    assert run(made) == 0
+    assert [path.stat().st_mtime_ns for path in logs] == before
+    assert found_in(made) == told
+    assert "==" not in capsys.readouterr().out
+
+
+def test_an_interrupted_study_ends_as_an_uninterrupted_one(made, tmp_path, monkeypatch):
+    shutil.copytree(made / "study" / "bases", tmp_path / "study" / "bases")
+    evaluate, calls = studies.evaluate, []
+
+    def stopped(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise OSError("stopped")
+        return evaluate(*args)
+
+    monkeypatch.setattr(studies, "evaluate", stopped)
+    assert run(tmp_path, study__seeds=(0,)) == 2
+    assert found_in(tmp_path)["missing"] == ["multi_turn/0", "score@8/0"]
+    assert run(tmp_path) == 0
+    whole, resumed = found_in(made), found_in(tmp_path)
+    for found in (whole, resumed):
+        for row in found["rows"].values():
+            row.pop("seconds")
+    assert resumed == whole
+
+
+def test_fast_is_a_part_of_the_study():
+    config = load_config(STUDY)
+    cells = studies.plan(config, epath.Path("runs"), fast=True)
+    assert {cell.row for cell in cells} == set(config.study.fast.rows) < set(config.study.rows)
+    assert {cell.seed for cell in cells} == {0}
+
+
+@pytest.mark.parametrize("name", ["study_quickstart", "study_math"])
+def test_the_methods_have_scores_budget(name):
+    """The same updates and sampled attempts; three attempts cost more, and say so in the table."""
+    config = load_config(f"configs/{name}.py")
+    budget = {}
+    for row in config.study.rows:
+        run = studies.cell_of(config, epath.Path("runs"), row, 0).config
+        stages = [run[key] for key in run.stages]
+        steps = sum(stage.steps for stage in stages)
+        sampled = sum(
+            stage.steps
+            * stage.samples_factor
+            * (2 if stage.objective in ("star", "pair_sft") else stage.attempts)
+            / (2 if stage.get("offline", 0) == 1 else 1)
+            for stage in stages
+        )
+        budget[row] = (steps, sampled)
+    updates, attempts = budget["score"]
+    for row in set(budget) - {"base", "self_refine", "three", "offline"}:
+        assert budget[row] == (updates, attempts), row
+    assert budget["three"][0] == updates
+    assert budget["base"] == budget["self_refine"] == (0, 0)
+
+
+def test_methods_are_compared_at_the_same_kl_on_attempt_1():
+    from score_jax.schedule import objective_of
+
+    config = load_config(STUDY)
+    at = lambda row, key: objective_of(studies.cell_of(config, epath.Path("r"), row, 0).config[key]).kl_coef[
+        0
+    ]
+    held = at("score", "stage2")
+    for row, key in (
+        ("multi_turn", "stage1"),
+        ("single_turn", "stage1"),
+        ("no_stage_one", "stage1"),
+        ("no_shaping", "stage2"),
+        ("no_online", "stage2"),
+        ("three", "stage3"),
+    ):
+        assert at(row, key) == pytest.approx(held), row
+
+
+def test_a_cells_config_has_the_stages_of_its_method_alone():
+    config = load_config(STUDY)
+    cell = studies.cell_of(config, epath.Path("runs"), "multi_turn@96", 2)
+    assert cell.config.seed == 2
+    assert cell.config.train_problems == 96
+    assert "stage2" not in cell.config and "methods" not in cell.config and "study" not in cell.config
+    assert cell.config.stage1.objective == "multi_turn"
+    assert cell.workdir == epath.Path("runs/multi_turn@96/2")
+    unified = studies.cell_of(config, epath.Path("runs"), "unified", 0).config
+    assert {"stage_one", "stage_two"} < set(unified)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"study__rows": ("base", "scor")},
+            "config.study: 'scor' is not a method; config.methods has ",
+        ),
+        (
+            {"methods__score__stage2__alpha": -1.0},
+            "row score: config.stage2.alpha = -1.0: must not be negative",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_before_any_compute(tmp_path, capsys, change, message):
+    assert run(tmp_path, **change) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_run_is_no_study(tmp_path, capsys):
+    assert main(["study", "--config=configs/quickstart.py", f"--workdir={tmp_path}"]) == 2
+    assert "config.methods is missing; configs/study_quickstart.py shows" in capsys.readouterr().err
