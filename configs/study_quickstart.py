@@ -160,6 +160,7 @@ def plan() -> ml_collections.ConfigDict:
 
     through = {"checkpoints": "every", "evaluate": {"problems": 352}}
     study.measures = ml_collections.ConfigDict()
+    study.measures.validation = measure(*study.rows, evaluate={"split": "validation"})
     study.measures.votes = measure(  # Fig. 1, right
         "score", samples=32, evaluate={"temperature": 0.7, "problems": 0}
     )

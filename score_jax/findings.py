@@ -80,6 +80,9 @@ def entry(cells: Cells, name: str) -> dict[str, Any]:
             [[r["answers"] for r in cells.attempts(name, seed)] for seed in seeds],
         ),
     }
+    validation = [r for seed in seeds for r in cells.measured("validation", row, seed).values()]
+    if validation and not checkpoint:
+        found["validation"] = statistics_of([rewards(r) for r in validation])
     repaired = [r for seed in seeds for r in cells.measured("repair", row, seed).values()]
     if repaired and not checkpoint:  # MBPP-R: the one attempt is the repair of a given program
         found["statistics"]["mbpp_r"] = estimate([rewards(r)[:, 0] for r in repaired])

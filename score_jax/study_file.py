@@ -6,7 +6,6 @@ flat; E stands for an estimate over seeds, as score_jax.estimates makes them; fr
   task, split   what was evaluated
   problems      of the split
   seeds         [0, 1, ...]
-  fast          whether it was a shortened trial, whose numbers mean nothing
   setting       {field: value}, for the page's head
   rows          {METHOD: row}, in the order of the tables; "score" is SCoRe
   tables        {"table1": [METHOD of each of the paper's rows, in the paper's order], ...}
@@ -19,7 +18,6 @@ flat; E stands for an estimate over seeds, as score_jax.estimates makes them; fr
                  "pool": {METHOD: {"pool", "acc_t1": [E], "acc_t2": [E]}}}
   claims        [{"claim", "holds": true, false or null, "value", "low", "high", "unit"}]
   missing       ["METHOD/SEED", ...], still to run
-  awaiting      {"figure4": ["METHOD/SEED", ...], ...}: those that a table or figure waits for, if known
 
 A row is {"label", "checkpoint", "updates", "sampled": attempts in training, "seconds": [of each seed],
 "statistics": {"acc_t1": E, ...}, "validation": the same, "minus_score": {"acc_t2": E, ...}: SCoRe minus this

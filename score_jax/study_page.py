@@ -111,7 +111,6 @@ def write_study_page(folder: str | Path) -> Path:
     folder, study = Path(folder), read_study(folder)
     figures = [_figure(study, *figure) for figure in FIGURES]
     page = template("study.html.j2").render(
-        fast=study.get("fast", False),
         missing=study.get("missing", []),
         title=folder.resolve().name,
         facts=_facts(study),
@@ -180,7 +179,7 @@ def _table(study: Mapping[str, Any], key: str) -> Section:
                 printed=dict(zip(paper.statistics, numbers, strict=True)),
             )
         )
-    waiting = _waiting(study, key) if not names else f"Still to run: {', '.join(absent)}." if absent else ""
+    waiting = _waiting(study) if not names else f"Still to run: {', '.join(absent)}." if absent else ""
     return Section(
         key=key,
         name=f"Table {key.removeprefix('table')}",
@@ -197,14 +196,12 @@ def _figure(study: Mapping[str, Any], key: str, name: str, title: str, lead: str
     entry = study.get("figures", {}).get(key)
     labels = {method: row["label"] for method, row in study["rows"].items()}
     drawn = DRAW[key](entry, labels) if entry else {}
-    waiting = _waiting(study, key) if not drawn or key in study.get("awaiting", {}) else ""
+    waiting = "" if drawn else _waiting(study)
     return Section(key, name, title, lead, waiting, drawn=drawn)
 
 
-def _waiting(study: Mapping[str, Any], key: str) -> str:
-    """Which runs a table or figure waits for, as far as study.json says."""
-    if awaited := study.get("awaiting", {}).get(key):
-        return f"Still to run: {', '.join(awaited)}."
+def _waiting(study: Mapping[str, Any]) -> str:
+    """What a table or figure without numbers waits for."""
     if missing := study.get("missing"):
         return f"Not measured yet; of the whole study are still to run: {', '.join(missing)}."
     return "Not measured in this study."

@@ -68,7 +68,6 @@ def study() -> dict:
         "split": "test",
         "problems": PROBLEMS,
         "seeds": list(range(SEEDS)),
-        "fast": False,
         "setting": {"train_problems": 384, "temperature": 1.0},
         "rows": rows,
         "tables": TABLES,
@@ -86,7 +85,6 @@ def study() -> dict:
             },
         ],
         "missing": ["star_stage_two/0", "offline_first/0", "pair_sft_plus/2"],
-        "awaiting": {"figure10": ["discount/0"]},
     }
 
 

@@ -37,6 +37,7 @@ SMALL = {
     "study.pool_rows": ("score",),
     "study.measures.votes.evaluate.problems": 4,
     "study.measures.edits.evaluate.problems": 4,
+    "study.measures.validation.rows": ("base", "score"),
     "study.measures.own.evaluate.problems": 4,
     "study.measures.fixed.evaluate.problems": 4,
     "methods.score.stage1.steps": 2,
@@ -101,6 +102,16 @@ def test_the_budget_is_counted(made):
     assert rows["score"]["updates"] == rows["multi_turn"]["updates"] == 4
     assert rows["score"]["sampled"] == rows["multi_turn"]["sampled"] == 4 * 8 * 2 * 2
     assert rows["base"]["updates"] == rows["base"]["sampled"] == 0
+
+
+def test_the_validation_split_is_measured_apart(made):
+    rows = found_in(made)["rows"]
+    assert rows["score"]["validation"]["acc_t2"]["n"] == 20
+    assert "validation" not in rows["multi_turn"]
+    split = {
+        row["split"] for row in read_jsonl(made / "study/score/0/measures/validation/stage_two.jsonl")[1:]
+    }
+    assert split == {"validation"}
 
 
 def test_the_seeds_vary_the_base_model(made):
