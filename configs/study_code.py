@@ -24,7 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
         alpha=10.0,
         beta_1=0.01,
         beta_2=0.25,
-        hold_one=0.0,
+        beta_2_later=0.0,
         scale_kl=False,
         learning_rate=1e-4,
         hold=1.0,
@@ -36,13 +36,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.study.fast.rows = ("base", "score")
     config.study.tables = ml_collections.ConfigDict({"table3": ("base", "self_refine", "pair_sft", "score")})
     config.study.measures = ml_collections.ConfigDict()
-    config.study.measures.repair = measure(  # the given attempt is the first, so that one is sampled
-        *config.study.rows,
+    # The given attempt is the first, so that one is sampled. Self-Refine would need a critique of it.
+    config.study.measures.repair = measure(
+        *("base", "pair_sft", "score"),
         evaluate={
             "task": "score_jax.datasets.mbpp_r:MBPPR",
             "files": {"mbpp": "", "programs": ""},
             "attempts": 1,
-            "critique": False,
         },
     )
     return config

@@ -22,7 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
         alpha=10.0,
         beta_1=0.01,
         beta_2=0.1,
-        hold_one=0.0,
+        beta_2_later=0.0,
         scale_kl=False,
         learning_rate=5e-6,
         hold=1.0,

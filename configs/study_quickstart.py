@@ -22,7 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
         alpha=5.0,
         beta_1=0.02,
         beta_2=0.5,
-        hold_one=0.28,
+        beta_2_later=0.28,
         scale_kl=True,
         learning_rate=1.5e-4,
         hold=0.3,
@@ -38,7 +38,7 @@ def methods(
     alpha: float,
     beta_1: float,
     beta_2: float,
-    hold_one: float,
+    beta_2_later: float,
     scale_kl: bool,
     **every,
 ) -> ml_collections.ConfigDict:
@@ -50,11 +50,11 @@ def methods(
       alpha: of the bonus.
       beta_1: KL on every attempt.
       beta_2: more KL on attempt 1 in Stage I.
-      hold_one: more KL on attempt 1 in all other stages, so that methods are compared at the same.
+      beta_2_later: more KL on attempt 1 in all other stages, so that methods are compared at the same.
       scale_kl: of the stages with a bonus.
       every: fields of every stage.
     """
-    beta = {"beta_1": beta_1, "beta_2": hold_one}
+    beta = {"beta_1": beta_1, "beta_2": beta_2_later}
     eq_3 = {"steps": stage_one, "beta_1": beta_1, "beta_2": beta_2, **every}
     eq_4 = {"steps": updates - stage_one, "alpha": alpha, "scale_kl": scale_kl, **beta, **every}
     one, two = stage("stage_one", "stage_one", **eq_3), stage("stage_two", "stage_two", **eq_4)
@@ -83,7 +83,7 @@ def methods(
     found.score = method("SCoRe", one, two)
 
     # Table 4.
-    alone = naive | {"attempts": 1, "samples_factor": 2, "beta_1": beta_1 + hold_one, "beta_2": 0.0}
+    alone = naive | {"attempts": 1, "samples_factor": 2, "beta_1": beta_1 + beta_2_later, "beta_2": 0.0}
     found.single_turn = method("w/o multi-turn training", stage("single_turn", "multi_turn", **alone))
     longer = eq_4 | {"steps": updates}
     found.no_stage_one = method("w/o Stage I", stage("stage_two", "stage_two", **longer))

@@ -94,6 +94,14 @@ def _is_free(field: str) -> bool:
     return any(field == free or field.startswith(free + ".") for free in _FREE)
 
 
+def deciding(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The fields that decide about a run's numbers and its evaluation's, flat: not where things lie."""
+    fields = flatten(_plain(config))
+    return {
+        name: value for name, value in fields.items() if not _is_free(name) or name.startswith("evaluate.")
+    }
+
+
 def relocate(config: ml_collections.ConfigDict, overrides: Sequence[str]) -> None:
     """Sets where a run's files lie now, from the options of a command that goes by the run's own config.
 

@@ -205,6 +205,8 @@ def _check_objective(fields: Fields, key: str) -> None:
     fields.value(f"{key}.scale_kl")  # raises where it is missing
     fixed, begins = not fields.value(f"{key}.adapt_beta_2"), fields.value(f"{key}.beta_2") > 0
     fields.require(f"{key}.adapt_beta_2", fixed or begins, "adapts beta_2, which has to start above 0")
+    several = fields.value(f"{key}.attempts") > 1
+    fields.require(f"{key}.adapt_beta_2", fixed or several, "adapts the KL of earlier attempts: of none")
     discount = fields.value(f"{key}.discount")
     fields.require(f"{key}.discount", 0 <= discount <= 1, "must lie in [0, 1]")
     fields.require(

@@ -84,6 +84,8 @@ def rl_stage(
             row = {"step": begin + step + 1, "stage": stage.name, "learning_rate": rate}
             row |= {"beta_2": beta_2} if stage.adapt_beta_2 else {}
             row |= step_metrics(graded, numbers) | {"seconds": time.monotonic() - start}
+            if row["step"] == 1:  # what was sampled before the first update counts there
+                row["sampled"] += sum(map(len, bank.values()))
             metrics.write(row)
             # The pay of given attempts says nothing of the policy.
             pay = objective.reward_weight * graded.rewards * graded.sampled

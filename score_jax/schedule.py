@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,9 +41,10 @@ def batch_of[T](items: Sequence[T], *, seed: int, step: int, size: int) -> list[
     return [items[passes[place // len(items)][place % len(items)]] for place in places]
 
 
-def objective_of(stage: ml_collections.ConfigDict) -> Objective:
-    """The row of numbers that a stage's config asks for."""
-    numbers = {"beta_1": stage.beta_1, "beta_2": stage.beta_2, "discount": stage.discount}
+def objective_of(stage: ml_collections.ConfigDict, beta_2: float | None = None) -> Objective:
+    """The row of numbers that a stage's config asks for, maybe with another β₂."""
+    beta_2 = stage.beta_2 if beta_2 is None else beta_2
+    numbers = {"beta_1": stage.beta_1, "beta_2": beta_2, "discount": stage.discount}
     match stage.objective:
         case "stage_one":
             return objectives.stage_one(stage.attempts, **numbers)
@@ -70,10 +70,7 @@ def objective_at(
         begin, end = (objective_of(config[key]) for key in stage.between)
         objective = objectives.blend(begin, end, ramp_at(stage, step))
     else:
-        objective = objective_of(stage)
-        held = stage.beta_2 - beta_2 if stage.adapt_beta_2 else 0.0
-        last = np.eye(objective.attempts)[-1]
-        objective = dataclasses.replace(objective, kl_coef=objective.kl_coef - held * (1 - last))
+        objective = objective_of(stage, beta_2)
     return jax.tree.map(jnp.float32, objective)
 
 
@@ -90,7 +87,7 @@ def beta_2_after(stage: ml_collections.ConfigDict, row: Mapping[str, Any] | None
 
     Section 5.3 adapts β₂ so that the KL term of the attempts that are held and the policy term of the
     last one stay of like size; how is not said. Here β₂ goes a tenth of the way, on the scale of logarithms,
-    to that at which β₂ KL is `adapt_beta_2` times the mean |A log π| of the last attempt. It stays within a
+    to that at which β₂ KL is `adapt_beta_2` times |mean A log π| of the last attempt. It stays within a
     factor of ten of the stage's beta_2, as the KL is almost 0 when the policy is still its reference. Being a
     function of the last row alone, it needs no state of its own to be resumed.
     """

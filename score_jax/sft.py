@@ -247,7 +247,7 @@ def collect(
 ) -> Found:
     """Samples and filters: the batches of problems that RL would see, as often as RL would."""
     start = time.monotonic()
-    actor = actor.with_attempts(stage.attempts)
+    actor = actor.with_attempts(stage.attempts).with_critique(False)
     samples = config.samples_per_problem * stage.samples_factor
     found, tally, solutions = [], Counter(), defaultdict(list)
     with Progress(f"{stage.name} sampling", stage.steps, every=config.log.every) as progress:
@@ -337,7 +337,7 @@ def sft_stage(
     begin: int,
 ) -> TrainState:
     """Fine-tunes on `found` from where `state` stands to the stage's end; `begin` updates came before it."""
-    actor = actor.with_attempts(stage.attempts)
+    actor = actor.with_attempts(stage.attempts).with_critique(False)
     frozen = models.frozen_of(actor.model, base)
     optimizer = Optimizer(**config.optimizer.to_dict())
     size = config.problems_per_step * config.samples_per_problem

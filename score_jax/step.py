@@ -134,7 +134,7 @@ def rl_loss(
         "tokens": sums((episodes.attempt > 0).astype(jnp.float32)),
         "kl": sums(kl_tokens),
         "entropy": sums(scores.entropy),
-        "policy": jnp.abs(advantages * by_attempt(scores.logp)).sum(axis=0),
+        "policy": (advantages * by_attempt(scores.logp)).sum(axis=0),
         "sampler_gap": jnp.max(jnp.abs(scores.logp - episodes.logp)),
     }
 
@@ -166,7 +166,7 @@ def train_step(
     Returns:
       The new state, and metrics: loss, grad_norm, sampler_gap (the largest |log-prob of the sampler − of the
       scorer|), and per attempt: length (mean tokens), kl (mean nats), entropy (mean nats per token),
-      policy (mean |A_i log π(y_i)|, the size of its policy term).
+      policy (|mean A_i log π(y_i)|, the size of its policy term).
     """
     episodes = experience.rewards.shape[0]
     if episodes % (learner.micro_batches * learner.samples):
@@ -199,7 +199,7 @@ def train_step(
         "length": tokens / episodes,
         "kl": sums["kl"].sum(axis=0) / episodes,
         "entropy": sums["entropy"].sum(axis=0) / tokens,
-        "policy": sums["policy"].sum(axis=0) / episodes,
+        "policy": jnp.abs(sums["policy"].sum(axis=0)) / episodes,
     }
     return learner.optimizer.apply(state, grads, learning_rate), metrics
 

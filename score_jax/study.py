@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,14 +20,19 @@ import rich.table
 from etils import epath
 
 from score_jax.checkpoint import Checkpoints
-from score_jax.config import check_workdir
+from score_jax.config import check_workdir, deciding
 from score_jax.config_check import check_config
 from score_jax.evaluate import choose, evaluate
-from score_jax.findings import findings_of
+from score_jax.findings import VOTES, findings_of
 from score_jax.log import console, say
 from score_jax.measure import measure
 from score_jax.records import read_json, read_jsonl, write_json
+from score_jax.task import training_task
 from score_jax.train import train
+
+# For the time left: what a cell takes beside its samples, the weight of an attempt that is only evaluated,
+# and how many problems a split may have.
+_OVERHEAD, _EVALUATED, _PROBLEMS = 10_000, 0.2, 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,26 +56,36 @@ class Cell:
     @property
     def stamp(self) -> int:
         """Of all that decides about the cell's numbers."""
-        parts = [self.config.to_json(sort_keys=True)]
-        parts += [name + section.to_json(sort_keys=True) for name, section in self.measures.items()]
-        return zlib.crc32("".join(parts).encode())
+        measures = {name: section.to_dict() | {"rows": None} for name, section in self.measures.items()}
+        return zlib.crc32(json.dumps([deciding(self.config), measures], sort_keys=True).encode())
 
     @property
     def done(self) -> bool:
         """Whether all of it has been measured."""
         return read_json(self.workdir / "done.json").get("stamp") == self.stamp
 
-    @property
-    def cost(self) -> int:
-        """Attempts to sample, imitate or evaluate: a rough measure of the time that the cell takes."""
-        run = self.config
+
+def cost_of(cells: Sequence[Cell]) -> float:
+    """A rough measure of the time that cells take: in attempts that are sampled and learned from."""
+    total, bases = 0.0, {}
+    for cell in cells:
+        run = cell.config
         stages = [run[key] for key in run.stages]
-        sampled = sum(stage.steps * stage.samples_factor * stage.attempts for stage in stages)
-        cost = 10_000 + sampled * run.problems_per_step * run.samples_per_problem
+        attempts = sum(
+            stage.steps * stage.samples_factor * (stage.attempts - stage.get("offline", 0))
+            for stage in stages
+        )
+        total += _OVERHEAD + attempts * run.problems_per_step * run.samples_per_problem
+        for section in cell.measures.values():
+            checkpoints = sum(stage.steps for stage in stages) / run.checkpoint_every
+            often = 1 + checkpoints * (section.checkpoints == "every")
+            evaluated = run.evaluate.to_dict() | section.evaluate.to_dict()
+            problems = evaluated["problems"] or _PROBLEMS
+            total += _EVALUATED * often * section.samples * evaluated["attempts"] * problems
         if "pretrain" in run and not (epath.Path(run.base_dir) / "settings.json").exists():
             phases = [run.pretrain[key] for key in run.pretrain.phases]
-            cost += run.pretrain.batch * sum(phase.steps * phase.attempts for phase in phases)
-        return cost
+            bases[run.base_dir] = run.pretrain.batch * sum(phase.steps * phase.attempts for phase in phases)
+    return total + sum(bases.values())
 
 
 def study(
@@ -96,7 +112,7 @@ def study(
             with clock.on(cell):
                 make(cell, sandbox)
         if clock.done or number == len(cells):
-            found = write_findings(config, workdir, cells)
+            found = write_findings(config, workdir)
             console.print(progress(cells, found, clock))
 
 
@@ -111,6 +127,7 @@ def plan(config: ml_collections.ConfigDict, workdir: epath.Path, *, fast: bool =
             raise ValueError(
                 f"config.{section} is missing; configs/study_quickstart.py shows what belongs there"
             )
+    check_study(config)
     wanted = config.study.fast if fast else config.study
     rows = [*wanted.rows, *(f"{row}@{pool}" for pool in wanted.pools for row in wanted.pool_rows)]
     cells = [cell_of(config, workdir, row, seed) for seed in wanted.seeds for row in rows]
@@ -120,6 +137,34 @@ def plan(config: ml_collections.ConfigDict, workdir: epath.Path, *, fast: bool =
         except ValueError as error:
             raise ValueError(f"row {cell.row}: {error}") from error
     return cells
+
+
+def check_study(config: ml_collections.ConfigDict) -> None:
+    """Refuses a `study` section that cannot work.
+
+    Raises:
+      ValueError: names the field.
+    """
+    every = {*config.study.rows, *config.study.pool_rows}
+    for name, section in config.study.measures.items():
+        key = f"config.study.measures.{name}"
+        if unknown := [row for row in section.rows if row not in config.methods]:
+            raise ValueError(f"{key}.rows: {unknown[0]!r} is not among config.methods")
+        allowed = ("every",) if name in ("own", "fixed") else ("last", "every")
+        if section.checkpoints not in allowed:
+            raise ValueError(f"{key}.checkpoints = {section.checkpoints!r}: choose {' or '.join(allowed)}")
+        if name == "votes" and section.samples % (2 * max(VOTES)):
+            raise ValueError(
+                f"{key}.samples = {section.samples}: votes of up to {2 * max(VOTES)} samples are counted; "
+                "sample a multiple of it"
+            )
+    if absent := {*config.study.fast.rows} - every:
+        raise ValueError(f"config.study.fast.rows: {min(absent)!r} is not among config.study.rows")
+    if absent := {*config.study.fast.seeds} - {*config.study.seeds}:
+        raise ValueError(f"config.study.fast.seeds: {min(absent)} is not among config.study.seeds")
+    size = len(training_task(config).problems("train"))
+    if too_large := [pool for pool in config.study.pools if pool > size]:
+        raise ValueError(f"config.study.pools: {too_large[0]} of the {size} training problems; choose less")
 
 
 def cell_of(config: ml_collections.ConfigDict, workdir: epath.Path, row: str, seed: int) -> Cell:
@@ -158,23 +203,29 @@ def make(cell: Cell, sandbox: str) -> None:
     """Trains, evaluates and measures a cell; what was done before is not done again."""
     train(cell.config, cell.workdir, sandbox)
     evaluate(cell.config, cell.workdir, "stages", sandbox)
+    measured = {}
     for name, section in cell.measures.items():
         config = cell.config.copy_and_resolve_references()
-        config.evaluate.update(section.evaluate)
+        with config.evaluate.unlocked():
+            if "files" in section.evaluate:
+                del config.evaluate.files  # those of another task, not of both
+            config.evaluate.update(section.evaluate)
         with Checkpoints(cell.workdir / "checkpoints") as checkpoints:
             chosen = choose(config, checkpoints, "stages")
             match section.checkpoints:
                 case "last":
-                    chosen = dict([list(chosen.items())[-1]])
+                    chosen = {label: chosen[label] for label in list(chosen)[-1:]}
                 case "every":
                     chosen = {f"{step:05d}": step for step in (0, *checkpoints.steps())}
-        firsts = first_attempts(cell.workdir) if section.given else None
+        firsts = base_attempts(cell.workdir) if section.given else None
         measure(config, cell.workdir, name, chosen, samples=section.samples, firsts=firsts, sandbox=sandbox)
-    write_json(cell.workdir / "done.json", {"stamp": cell.stamp})
+        measured[name] = list(chosen)
+    write_json(cell.workdir / "done.json", {"stamp": cell.stamp, "measures": measured})
 
 
-def write_findings(config: ml_collections.ConfigDict, workdir: epath.Path, cells: Sequence[Cell]) -> dict:
-    """Writes study.json from the cells that are done."""
+def write_findings(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict:
+    """Writes study.json from all cells that are done, whichever call made them."""
+    cells = plan(config, workdir)
     done = [(cell.row, cell.seed) for cell in cells if cell.done]
     missing = [f"{cell.row}/{cell.seed}" for cell in cells if not cell.done]
     found = findings_of(config, workdir, done, missing=missing)
@@ -182,7 +233,7 @@ def write_findings(config: ml_collections.ConfigDict, workdir: epath.Path, cells
     return found
 
 
-def first_attempts(workdir: epath.Path) -> dict[str, str]:
+def base_attempts(workdir: epath.Path) -> dict[str, str]:
     """The base model's first attempt at each problem that was evaluated."""
     rows = read_jsonl(workdir / "attempts.jsonl")
     return {row["id"]: row["attempts"][0] for row in rows if row["checkpoint"] == "base"}
@@ -199,7 +250,7 @@ class Clock:
     @contextlib.contextmanager
     def on(self, cell: Cell) -> Iterator[None]:
         """Counts the time that a cell takes."""
-        start, cost = time.monotonic(), cell.cost  # before its base model is there
+        start, cost = time.monotonic(), cost_of([cell])  # before its base model is there
         yield
         self.seconds += time.monotonic() - start
         self._cost += cost
@@ -207,7 +258,7 @@ class Clock:
 
     def left(self, cells: Sequence[Cell]) -> float:
         """Seconds, as far as cells made in this call tell."""
-        missing = sum(cell.cost for cell in cells if not cell.done)
+        missing = cost_of([cell for cell in cells if not cell.done])
         return missing * self.seconds / self._cost if self._cost else 0.0
 
 

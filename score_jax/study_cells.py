@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from score_jax.config import config_of
-from score_jax.records import read_jsonl
+from score_jax.records import read_json, read_jsonl
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # so that methods can keep what they have read
@@ -58,8 +58,10 @@ class Cells:
     @functools.cache  # noqa: B019
     def measured(self, measure: str, row: str, seed: int) -> dict[str, list[dict]]:
         """The rows of a further evaluation by the label of the checkpoint, {} where there is none."""
-        paths = sorted((self.folder(row, seed) / "measures" / measure).glob("*.jsonl"))
-        return {path.stem: read_jsonl(path)[1:] for path in paths}  # the first line is the draft's stamp
+        folder = self.folder(row, seed)
+        labels = read_json(folder / "done.json").get("measures", {}).get(measure, ())
+        # The first line is the draft's stamp.
+        return {label: read_jsonl(folder / "measures" / measure / f"{label}.jsonl")[1:] for label in labels}
 
     @functools.cache  # noqa: B019
     def training(self, row: str, seed: int) -> list[dict]:

@@ -63,13 +63,13 @@ FIGURES = (
         "figure10",
         "Figure 10",
         "Credit with a discount",
-        "An attempt paid for what follows it (discount 0.8) in place of the bonus on progress, in training.",
+        "An attempt paid for what follows it, too: discount 0.8, with a bonus of α = 1, in training.",
     ),
     (
         "pool",
         "Beyond the paper",
         "The number of training problems",
-        "All methods with pools of different sizes; the same updates and samples.",
+        "With pools of different sizes, the same updates and samples.",
     ),
 )
 

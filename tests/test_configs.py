@@ -137,3 +137,43 @@ def test_real_tasks_train_and_evaluate_with_a_shrunken_model(name, gemmas, tmp_p
     assert main(["evaluate", *args, *others, "--checkpoint=latest"]) == 0
     result = json.loads((tmp_path / "run" / "results.json").read_text())["latest"]
     assert (result["split"], result["n"], "acc_t2" in result) == (split, 8, split != "MBPPR test")
+
+
+def test_the_code_study_measures_table_3(gemmas, tmp_path):
+    """MBPP trained, HumanEval attempted, MBPP-R repaired, all by one command."""
+    wrong = [{"task_id": number, "program": "def wrong(): pass"} for number in range(11, 19)]
+    mbpp = real_file("mbpp/mbpp.jsonl")
+    fields = {
+        "files.mbpp": mbpp,
+        "evaluate.files.human_eval": real_file("human_eval/HumanEval.jsonl.gz"),
+        "study.measures.repair.evaluate.files.mbpp": mbpp,
+        "study.measures.repair.evaluate.files.programs": write(tmp_path / "wrong.jsonl", wrong),
+        "study.rows": ("base", "self_refine", "score"),
+        "data_dir": tmp_path / "data",
+        "model.name": "tiny:TinyGemma3",
+        "model.checkpoint": gemmas / "gemma3",
+        "model.tokenizer": gemmas / "tokenizer3.model",
+        "model.dtype": "float32",
+        "slots.prompt": 2500,
+        "slots.critique": 8,
+        "train_problems": 8,
+        "slots.attempt": 8,
+        "problems_per_step": 4,
+        "samples_per_problem": 2,
+        "rollout_parts": 1,
+        "micro_batches": 1,
+        "methods.score.stage1.steps": 1,
+        "methods.score.stage2.steps": 1,
+        "evaluate.problems": 8,
+        "evaluate.batch": 8,
+    }
+    args = [f"--config.{field}={value}" for field, value in fields.items()]
+    folder = tmp_path / "study"
+    assert main(["study", "--config=configs/study_code.py", f"--workdir={folder}", *args]) == 0
+    found = json.loads((folder / "study.json").read_text())
+    assert found["missing"] == [] and set(found["rows"]) == {"base", "self_refine", "score"}
+    repaired = {name: row["statistics"].get("mbpp_r", {}).get("n") for name, row in found["rows"].items()}
+    assert repaired == {"base": 8, "self_refine": None, "score": 8}
+    assert main(["report", f"--workdir={folder}"]) == 0
+    page = (folder / "report.html").read_text()
+    assert "MBPP-R" in page and "Table 3" in page

@@ -15,6 +15,7 @@ from score_jax.records import read_jsonl
 
 STUDY = "configs/study_quickstart.py"
 SMALL = {
+    "task": "tiny:EvenRiddles",
     "model.layers": 2,
     "model.width": 16,
     "model.hidden_width": 16,
@@ -32,7 +33,8 @@ SMALL = {
     "log.every": 1,
     "log.transcript_every": 1,
     "study.seeds": (0, 1),
-    "study.rows": ("base", "score", "multi_turn"),
+    "study.rows": ("base", "score", "multi_turn", "adaptive", "unified"),
+    "study.fast.rows": ("base", "score"),
     "study.pools": (8,),
     "study.pool_rows": ("score",),
     "study.measures.votes.evaluate.problems": 4,
@@ -43,6 +45,9 @@ SMALL = {
     "methods.score.stage1.steps": 2,
     "methods.score.stage2.steps": 2,
     "methods.multi_turn.stage1.steps": 4,
+    "methods.adaptive.stage1.steps": 2,
+    "methods.adaptive.stage2.steps": 2,
+    "methods.unified.stage1.steps": 4,
 }
 
 
@@ -70,7 +75,7 @@ def found_in(folder):
 
 def test_a_study_makes_every_row_with_every_seed(made):
     found = found_in(made)
-    assert set(found["rows"]) == {"base", "score", "multi_turn", "score@8"}
+    assert set(found["rows"]) == {"base", "score", "multi_turn", "adaptive", "unified", "score@8"}
     assert found["seeds"] == [0, 1]
     assert found["missing"] == []
     assert found["problems"] == 20
@@ -90,6 +95,7 @@ def test_a_row_is_what_its_files_say(made):
         )
         for seed in (0, 1)
     ]
+    assert 0 < np.mean(rewards) < 1
     statistics = found_in(made)["rows"]["score"]["statistics"]
     for name in ("acc_t1", "acc_t2", "delta", "i_to_c", "c_to_i"):
         by_seed = [per_problem(run)[name].mean() for run in rewards]
@@ -157,13 +163,32 @@ def test_an_interrupted_study_ends_as_an_uninterrupted_one(made, tmp_path, monke
 
     monkeypatch.setattr(studies, "evaluate", stopped)
     assert run(tmp_path, study__seeds=(0,)) == 2
-    assert found_in(tmp_path)["missing"] == ["multi_turn/0", "score@8/0"]
+    assert found_in(tmp_path)["missing"][0] == "multi_turn/0"
+    assert set(found_in(tmp_path)["rows"]) == {"base", "score"}
     assert run(tmp_path) == 0
     whole, resumed = found_in(made), found_in(tmp_path)
     for found in (whole, resumed):
         for row in found["rows"].values():
             row.pop("seconds")
     assert resumed == whole
+    for name in ("score/0", "multi_turn/1"):
+        files = [folder / "study" / name / "attempts.jsonl" for folder in (made, tmp_path)]
+        assert files[0].read_text() == files[1].read_text()
+
+
+def test_fast_after_the_whole_study_keeps_its_findings(made):
+    told = found_in(made)
+    assert run(made, "--fast") == 0
+    assert found_in(made) == told
+
+
+def test_beta_2_is_adapted_and_told(made):
+    rows = read_jsonl(made / "study/adaptive/0/metrics.jsonl")
+    assert [("beta_2" in row) for row in rows] == [True, True, False, False]
+    first, second = rows[:2]
+    wanted = first["policy_t2"] / first["kl_t1"] if first["kl_t1"] > 0 else first["beta_2"]
+    moved = np.clip(first["beta_2"] ** 0.9 * wanted**0.1, first["beta_2"] / 10, first["beta_2"] * 10)
+    assert second["beta_2"] == pytest.approx(moved)
 
 
 def test_fast_is_a_part_of_the_study():
@@ -235,6 +260,20 @@ def test_a_cells_config_has_the_stages_of_its_method_alone():
             {"study__rows": ("base", "scor")},
             "config.study: 'scor' is not a method; config.methods has ",
         ),
+        (
+            {"study__measures__edits__rows": ("scor",)},
+            "config.study.measures.edits.rows: 'scor' is not among config.methods",
+        ),
+        (
+            {"study__measures__edits__checkpoints": "evry"},
+            "config.study.measures.edits.checkpoints = 'evry': choose last or every",
+        ),
+        (
+            {"study__measures__votes__samples": 16},
+            "config.study.measures.votes.samples = 16: votes of up to 32 samples are counted",
+        ),
+        ({"study__fast__rows": ("star",)}, "config.study.fast.rows: 'star' is not among config.study.rows"),
+        ({"study__pools": (10**6,)}, "config.study.pools: 1000000 of the "),
         (
             {"methods__score__stage2__alpha": -1.0},
             "row score: config.stage2.alpha = -1.0: must not be negative",
