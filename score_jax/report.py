@@ -248,7 +248,7 @@ def _facts(run: Run) -> list[str]:
         splits = sorted({str(r["split"]) for r in run.results.values() if "split" in r})
         facts.append(f"{' / '.join(map(str, sizes))} problems, {', '.join(splits)} split")
     if run.steps:
-        facts.append(f"{run.steps[-1]['step']:,} steps of reinforcement learning")
+        facts.append(f"{run.steps[-1]['step']:,} updates")
         if seconds := sum(row.get("seconds") or 0 for row in run.steps):
             hours, minutes = divmod(round(seconds / 60), 60)
             facts.append(f"{hours} h {minutes} min" if hours else f"{minutes} min")

@@ -117,7 +117,7 @@ def test_a_whole_run(tmp_path, attempts):
     assert ("spoiled, c→i" in page.text) == (attempts > 1)
     assert ("Δ (t2, t3)" in page.text) == (attempts == 3)
     assert "36 of 36 transcripts" in page.text
-    assert "90 steps of reinforcement learning · 1 h 30 min" in page.text
+    assert "90 updates · 1 h 30 min" in page.text
     assert "stage two learning rate 5e-06" in page.text and "sums: Sums" in page.text
     assert "stage2.learning_rate" in page.text and "stage1, stage2" in page.text
     assert page.transcripts["checkpoints"] == ["base", "stage_one", "stage_two"]

@@ -440,6 +440,12 @@ def test_pair_sft_runs(keep_right, folder, tmp_path):
     assert list(json.loads((tmp_path / "results.json").read_text())) == ["base", "pair_sft"]
 
 
+def test_an_evaluation_with_critiques_changes_no_supervised_stage(folder, star_run, tmp_path):
+    args = star_options(folder, slots__critique=8, evaluate__critique=True)
+    assert main(["train", f"--workdir={tmp_path}", *args]) == 0
+    assert timeless(tmp_path / "metrics.jsonl") == timeless(star_run / "metrics.jsonl")
+
+
 def test_star_after_stage_one_runs_with_adapters(folder, tmp_path, monkeypatch):
     """RL, then supervised stages that go on from it, the adapters alone being trained."""
     starts = starts_of(monkeypatch, sft, "sft_step")

@@ -243,8 +243,15 @@ def test_metrics_equal_numpy():
     log_q, _, _ = tiny.distributions(GEMMA, REF_PARAMS, data.episodes, TEMPERATURE)
     rho = np.take_along_axis(log_p - log_q, tokens[..., None], -1)[..., 0]
     entropy = -(np.exp(log_p) * log_p).sum(-1)
-    for i in (0, 1):
+    drawn = np.take_along_axis(log_p, tokens[..., None], -1)[..., 0]
+    first, second = np.asarray(data.rewards, float).T
+    second = second + 1.5 * (second - first)  # OBJECTIVE's alpha, then its discount
+    for i, pay in enumerate((first + 0.3 * second, second)):
         mine = attempt == i + 1
+        groups = pay.reshape(-1, SAMPLES)
+        gain = groups - (groups.sum(1, keepdims=True) - groups) / (SAMPLES - 1)
+        policy = np.abs((gain.reshape(-1) * np.where(mine, drawn, 0).sum(-1)).mean())
+        np.testing.assert_allclose(metrics["policy"][i], policy, rtol=1e-4)
         np.testing.assert_allclose(metrics["length"][i], mine.sum() / ROWS, rtol=1e-5)
         np.testing.assert_allclose(metrics["kl"][i], rho[mine].sum() / ROWS, rtol=1e-4)
         np.testing.assert_allclose(metrics["entropy"][i], entropy[mine].mean(), rtol=1e-4)
