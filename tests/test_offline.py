@@ -360,7 +360,8 @@ def test_given_first_attempts_are_trained_on_end_to_end(tmp_path):
     args = options(tmp_path, **changes)
     assert main(["train", f"--workdir={straight}", *args]) == 0
     rows = rows_of(straight / "metrics.jsonl")
-    assert [row["sampled"] for row in rows] == [4 * 2 * 2 + 4 * 2] * 2 + [8 * 2] * 2
+    bank = 12 * 4  # problems and first attempts at each, counted in the first update
+    assert [row["sampled"] for row in rows] == [bank + 24, 4 * 2 * 2 + 4 * 2] + [8 * 2] * 2
     assert all(row["sampler_gap"] < 1e-4 for row in rows)
     assert ["kl_t1" in row for row in rows] == [True, True, False, False]
     bank = rows_of(straight / offline.FILE)
