@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import test_quickstart
 from etils import epath
 
 from score_jax import study as studies
@@ -14,24 +15,8 @@ from score_jax.metrics import per_problem
 from score_jax.records import read_jsonl
 
 STUDY = "configs/study_quickstart.py"
-SMALL = {
+SMALL = test_quickstart.SMALL | {
     "task": "tiny:EvenRiddles",
-    "model.layers": 2,
-    "model.width": 16,
-    "model.hidden_width": 16,
-    "model.heads": 2,
-    "model.head_width": 8,
-    "pretrain.guess.steps": 2,
-    "pretrain.correct.steps": 2,
-    "pretrain.batch": 8,
-    "train_problems": 12,
-    "problems_per_step": 8,
-    "samples_per_problem": 2,
-    "checkpoint_every": 2,
-    "evaluate.problems": 20,
-    "evaluate.batch": 16,
-    "log.every": 1,
-    "log.transcript_every": 1,
     "study.seeds": (0, 1),
     "study.rows": ("base", "score", "multi_turn", "adaptive", "unified"),
     "study.fast.rows": ("base", "score"),
