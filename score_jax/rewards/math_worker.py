@@ -95,7 +95,6 @@ def start_child(keeper: int, requests: int, replies: int) -> int:
         return pid
     try:
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
         die_with_parent()
         if os.getppid() == keeper:
             serve(requests, replies)
@@ -109,11 +108,11 @@ def keep(requests: int, replies: int) -> None:
     wake, waker = os.pipe()
     os.set_blocking(waker, False)
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})  # until there is a child to kill
+    # subtle: a handler that kills would meet a child that is gone, or one whose number it does not know yet,
+    # when it comes right after a fork. So signals only wake the loop, which knows its child.
+    for wakes in (signal.SIGCHLD, signal.SIGUSR1):
+        signal.signal(wakes, lambda *_: None)
     child = start_child(keeper, requests, replies)
-    signal.signal(signal.SIGUSR1, lambda *_: os.kill(child, signal.SIGKILL))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
     # subtle: the trainer's end is seen by the closed pipe, or, where another process holds the pipe, by a
     # new parent. Its death signal would come with the end of the *thread* that started this process.
     poll = select.poll()
@@ -123,8 +122,8 @@ def keep(requests: int, replies: int) -> None:
         events = poll.poll(500)
         if any(fd == requests for fd, _ in events):
             break
-        if events:
-            os.read(wake, 1 << 10)
+        if events and signal.SIGUSR1 in os.read(wake, 1 << 10):
+            os.kill(child, signal.SIGKILL)
         if os.waitpid(child, os.WNOHANG)[0]:
             child = start_child(keeper, requests, replies)
     os.kill(child, signal.SIGKILL)
