@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 CURVE, SMALL = (5.0, 2.5), (4.2, 2.3)  # inches of 72 units: two beside each other, or three
+BAND = 0.14  # opacity of an interval
 LINE = 0.17  # inches from one line of a curve's label to the next
 ROUND = (1, 2, 2.5, 5, 10)  # ticks of a per cent axis lie at multiples of these
 BIN = 0.05  # width of an edit-distance-ratio bin
@@ -74,12 +75,14 @@ class Chart:
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: the key it has in each row, its label at the right end, its colour, whether dashed."""
+    """One curve: the key it has in each row, its label at the right end, its colour, whether dashed, and
+    the keys of a band's two edges."""
 
     key: str
     label: str
     colour: str
     dashed: bool = False
+    band: tuple[str, str] | None = None
 
 
 def attempt_lines(rows: Sequence[Mapping], stem: str) -> list[Line]:
@@ -118,7 +121,8 @@ def curve(
     room: float = 0.05,
 ) -> Chart:
     """Curves over training steps: faint the values, bold their running mean, which crosses no
-    border of a stage. Rows hold 'step' and perhaps 'stage'; an absent value leaves a gap.
+    border of a stage; a band's edges are smoothed alike. Rows hold 'step' and perhaps 'stage'; an absent
+    value leaves a gap.
     shares: the axis in per cent from the one to the other, shared by charts that are read together;
     room: of the width, for the lines' labels."""
     steps = np.array([row["step"] for row in rows])
@@ -129,15 +133,20 @@ def curve(
     ends = []
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
         figure, axes = new_axes(CURVE, room)
+        column = lambda key: np.array([_number(row.get(key)) for row in rows])
+        smooth = lambda values: np.concatenate([running_mean(values[a:b], window) for a, b in spans])
         for line in lines:
-            values = np.array([_number(row.get(line.key)) for row in rows])
+            values = column(line.key)
             if window > 1:
                 axes.plot(steps, values, color=line.colour, linewidth=0.6, alpha=0.35)
-            mean = np.concatenate([running_mean(values[a:b], window) for a, b in spans])
+            mean, edges = smooth(values), [smooth(column(key)) for key in line.band or ()]
             style = {"color": line.colour, "linewidth": 1.6, "linestyle": "--" if line.dashed else "-"}
             for a, b in spans:
                 marker = "o" if np.isfinite(mean[a:b]).sum() == 1 else ""
                 axes.plot(steps[a:b], mean[a:b], marker=marker, ms=3, **style)
+                if edges:
+                    low, high = (edge[a:b] for edge in edges)
+                    axes.fill_between(steps[a:b], low, high, color=line.colour, alpha=BAND, linewidth=0)
             known = np.flatnonzero(np.isfinite(mean))
             if len(known):
                 ends.append((line, float(mean[known[-1]])))

@@ -88,9 +88,7 @@ def differences_of(
     }
 
 
-def claim(
-    text: str, found: Mapping[str, Any], side: Side, bound: float = 0.0, unit: str = "points"
-) -> dict[str, Any]:
+def claim(text: str, found: Mapping[str, Any], side: Side, bound: float = 0.0) -> dict[str, Any]:
     """Whether an estimate's whole 95% interval bears a claim out.
 
     Args:
@@ -100,11 +98,11 @@ def claim(
         deny one ("no better than" is at_most), and are exactly their negations: an interval that only
         touches the bound bears out the denial.
       bound: where the sides part, in the estimate's own unit.
-      unit: 'points' for fractions that are shown times 100, '' for numbers shown as they are.
 
     Returns:
-      {"claim", "holds", "value", "low", "high", "unit"}. holds is True where the whole interval lies on the
-      claimed side, False where all of it lies on the other, None ("not shown") where it lies on both.
+      {"claim", "holds", "value", "low", "high", "n", "seeds"}. holds is True where the whole interval
+      lies on the claimed side, False where all of it lies on the other, None ("not shown") where it lies on
+      both; n and seeds are how many the interval was drawn from.
     """
     low, high = found["low"], found["high"]
     answers = {
@@ -117,7 +115,8 @@ def claim(
         raise ValueError(f"side: got {side!r}; choose one of {', '.join(answers)}")
     borne_out, refuted = answers[side]
     holds = True if borne_out else False if refuted else None
-    return {"claim": text, "holds": holds, "value": found["mean"], "low": low, "high": high, "unit": unit}
+    drawn = {"n": found["n"], "seeds": len(found["by_seed"])}
+    return {"claim": text, "holds": holds, "value": found["mean"], "low": low, "high": high, **drawn}
 
 
 def _check_runs(runs: Sequence[Float[np.ndarray, "n"]]) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from score_jax.charts import bin_shares, edit_bins
+from score_jax.charts import edit_bins
 from score_jax.estimates import difference, estimate
 from score_jax.metrics import Answers, edit_distance_ratio, is_right, majority_vote, per_problem
 
@@ -118,13 +119,13 @@ def edit_ratios(rows: Sequence[Mapping[str, Any]]) -> Float[np.ndarray, "n"]:
 
 
 def edit_shares(ratios: Mapping[str, Mapping[str, Sequence[Float[np.ndarray, "n"]]]]) -> dict[str, Any]:
-    """Figure 3: the share of the ratios in every bin, mean over seeds, in bins common to all.
+    """Figure 3: the share of the ratios in every bin, as estimates, in bins common to all.
 
     Args:
       ratios: {split: {method: [ratios of each seed]}}.
 
     Returns:
-      {"edges": [...], split: {method: [share of each bin]}}.
+      {"edges": [...], split: {method: [estimate of each bin's share]}}.
     """
     every = [run for methods in ratios.values() for runs in methods.values() for run in runs]
     if not every:
@@ -132,7 +133,10 @@ def edit_shares(ratios: Mapping[str, Mapping[str, Sequence[Float[np.ndarray, "n"
     edges = edit_bins(max(run.max() for run in every))
     shares = {
         split: {
-            name: np.mean([bin_shares(run, edges) for run in runs], axis=0).tolist()
+            name: [
+                estimate([((low <= run) & (run < high)).astype(float) for run in runs])
+                for low, high in pairwise(edges)
+            ]
             for name, runs in methods.items()
         }
         for split, methods in ratios.items()
@@ -175,8 +179,8 @@ def training_curves(
       keys: {key in the rows: its name here}.
 
     Returns:
-      {"step", "stage", name: [mean over seeds, None where a seed's row lacks the key]}; a key that no row
-      has is left out.
+      {"step", "stage", name: [mean over seeds, None where a seed's row lacks the key], name_low and
+      name_high: the lowest and the highest seed's}; a key that no row has is left out.
 
     Raises:
       ValueError: the seeds do not have the same steps: one of them is not done.
@@ -190,7 +194,9 @@ def training_curves(
     curves = {"step": [step for step, _ in places[0]], "stage": [stage for _, stage in places[0]]}
     for key, name in keys.items():
         if any(key in row for rows in runs for row in rows):
-            curves[name] = [_mean_or_none([row.get(key) for row in at]) for at in zip(*runs, strict=True)]
+            columns = [[row.get(key) for row in at] for at in zip(*runs, strict=True)]
+            for end, over in (("", np.mean), ("_low", np.min), ("_high", np.max)):
+                curves[name + end] = [None if None in values else float(over(values)) for values in columns]
     return curves
 
 
@@ -228,7 +234,3 @@ def _estimate_of(runs: Rewards, statistic: str) -> dict[str, Any]:
     if unknown := [column for column in columns if statistic not in column]:
         raise ValueError(f"statistic: got {statistic!r}; choose one of {', '.join(unknown[0])}")
     return estimate([column[statistic] for column in columns])
-
-
-def _mean_or_none(values: Sequence[float | None]) -> float | None:
-    return None if None in values else float(np.mean(values))

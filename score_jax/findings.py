@@ -80,6 +80,8 @@ def entry(cells: Cells, name: str) -> dict[str, Any]:
             [[r["answers"] for r in cells.attempts(name, seed)] for seed in seeds],
         ),
     }
+    if updates[0] and "kl_t1" in updates[0][-1]:
+        found["kl_t1"] = [last_tenth(rows, "kl_t1") for rows in updates]
     validation = [r for seed in seeds for r in cells.measured("validation", row, seed).values()]
     if validation and not checkpoint:
         found["validation"] = statistics_of([rewards(r) for r in validation])
@@ -93,6 +95,11 @@ def entry(cells: Cells, name: str) -> dict[str, Any]:
         runs = ([rewards(cells.attempts(one, seed)) for seed in both] for one in (SCORE, name))
         found["minus_score"] = differences_of(*runs)
     return found
+
+
+def last_tenth(updates: Sequence[Mapping], key: str) -> float:
+    """Mean of a quantity over the last tenth of the updates."""
+    return float(np.mean([update[key] for update in updates[-max(1, len(updates) // 10) :]]))
 
 
 def upto(updates: Sequence[Mapping], stage: str) -> list[Mapping]:

@@ -117,7 +117,7 @@ def study(
 
 
 def plan(config: ml_collections.ConfigDict, workdir: epath.Path, *, fast: bool = False) -> list[Cell]:
-    """All cells of a study in the order in which they are made: one seed after the other.
+    """All cells of a study in the order in which they are made: seed by seed; other pools after all rows.
 
     Raises:
       ValueError: names the row, and the field that cannot work.
@@ -129,8 +129,13 @@ def plan(config: ml_collections.ConfigDict, workdir: epath.Path, *, fast: bool =
             )
     check_study(config)
     wanted = config.study.fast if fast else config.study
-    rows = [*wanted.rows, *(f"{row}@{pool}" for pool in wanted.pools for row in wanted.pool_rows)]
-    cells = [cell_of(config, workdir, row, seed) for seed in wanted.seeds for row in rows]
+    pools = [f"{row}@{pool}" for pool in wanted.pools for row in wanted.pool_rows]
+    cells = [
+        cell_of(config, workdir, row, seed)
+        for rows in (wanted.rows, pools)
+        for seed in wanted.seeds
+        for row in rows
+    ]
     for cell in cells:
         try:
             check_config(cell.config)

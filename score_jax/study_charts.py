@@ -17,14 +17,13 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from score_jax import charts, paper_tables
-from score_jax.charts import ARROW, CURVE, DOWN, SMALL, UP, Chart, Line, attempt_colour
+from score_jax.charts import ARROW, BAND, CURVE, DOWN, SMALL, UP, Chart, Line, attempt_colour
 from score_jax.report import percent
 from score_jax.study_file import SCORE
 
 ROOM = 0.26  # of a drawing's width, for the names of methods
 NAME = 17  # characters of a name that fit there
 COLOURS = (attempt_colour(2), DOWN, attempt_colour(3), attempt_colour(4), attempt_colour(1), charts.INK)
-BAND = 0.14  # opacity of an interval
 
 Estimates = Sequence[Mapping[str, Any]]  # of score_jax.estimates
 Labels = Mapping[str, str]  # a method's name in study.json -> what it is called on the page
@@ -66,14 +65,14 @@ def vote_charts(figure: Mapping[str, Any], labels: Labels) -> Charts:
 def edit_charts(figure: Mapping[str, Any], labels: Labels) -> Charts:
     """Figure 3: a histogram per method, of training and of test problems."""
     splits = [split for split in ("train", "test") if split in figure]
-    top = max(max(shares) for split in splits for shares in figure[split].values())
+    top = max(one["high"] for split in splits for bins in figure[split].values() for one in bins)
     names = [name for name in labels if any(name in figure[split] for split in splits)]
     return {
         f"figure3-{name}": edit_steps(
             f"figure3-{name}",
             labels[name],
             np.array(figure["edges"]),
-            {split: np.array(figure[split][name]) for split in splits if name in figure[split]},
+            {split: figure[split][name] for split in splits if name in figure[split]},
             top,
         )
         for name in names
@@ -110,7 +109,7 @@ def training_charts(figure: Mapping[str, Any], labels: Labels, prefix: str) -> C
     drawn = {}
     for name in names:
         lines = [
-            Line(key, label, attempt_colour(int(key[-1])))
+            Line(key, label, attempt_colour(int(key[-1])), band=_band(key, figure[name]))
             for key, label in attempts.items()
             if key in figure[name]
         ]
@@ -128,14 +127,23 @@ def _changed_chart(key: str, figure: Mapping[str, Any], labels: Labels, names: S
     """How often the second attempt gives another answer, one curve per method."""
     rows: dict[int, dict] = {}
     for name in names:
-        for step, value in zip(figure[name]["step"], figure[name]["changed"], strict=True):
-            rows.setdefault(step, {"step": step})[name] = value
+        for row in _rows_of(figure[name]):
+            seen = {name + end: row.get("changed" + end) for end in ("", "_low", "_high")}
+            rows.setdefault(row["step"], {"step": row["step"]}).update(seen)
     series = method_series({name: ((), ()) for name in names}, labels)
-    lines = [Line(name, _wrapped(one), one.colour, one.dashed) for name, one in series.items()]
-    values = [value for row in rows.values() for name, value in row.items() if name != "step"]
+    lines = [
+        Line(name, _wrapped(one), one.colour, one.dashed, (f"{name}_low", f"{name}_high"))
+        for name, one in series.items()
+    ]
+    values = [value for row in rows.values() for name, value in row.items() if name in names]
     shares = _span([value for value in values if value is not None])
     ordered = [rows[step] for step in sorted(rows)]
     return charts.curve(key, "How often the answer changes", ordered, lines, shares, room=ROOM)
+
+
+def _band(key: str, entry: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The keys of the lowest and the highest seed; None in a study.json without them."""
+    return (f"{key}_low", f"{key}_high") if f"{key}_low" in entry else None
 
 
 def level_charts(figure: Mapping[str, Any], labels: Labels) -> Charts:
@@ -211,19 +219,23 @@ def edit_steps(
     name: str,
     title: str,
     edges: Float[np.ndarray, "bins_and_one"],
-    shares: Mapping[str, Float[np.ndarray, "bins"]],
+    shares: Mapping[str, Estimates],
     top: float,
 ) -> Chart:
     """Figure 3: shares of the edit-distance ratios per bin; training problems outlined, test ones filled.
 
-    top: the highest share in any drawing beside it.
+    top: the highest end of an interval in any drawing beside it.
     """
     with matplotlib.rc_context(charts.STYLE | {"svg.hashsalt": name}):
         figure, axes = charts.new_axes(SMALL)
         colours = {"train": DOWN, "test": attempt_colour(2)}
-        for split, heights in reversed(shares.items()):
+        heights = {split: np.array([one["mean"] for one in bins]) for split, bins in shares.items()}
+        for split, bins in reversed(shares.items()):
             fill, colour = split == "test", colours[split]
-            axes.stairs(heights, edges, color=colour, fill=fill, alpha=0.6 if fill else 1, linewidth=1.6)
+            axes.stairs(heights[split], edges, color=colour, fill=fill, alpha=0.6 if fill else 1, lw=1.6)
+            seen = [(one["low"], one["high"]) for one in bins]
+            places = edges[:-1] + np.diff(edges) * (0.6 if fill else 0.4)
+            axes.vlines(places, *zip(*seen, strict=True), color=colour, linewidth=1)
             word = "training (outline)" if split == "train" else "test (filled)"
             _corner(axes, word, colour, 1.07, right=0.99 if fill else 0.66)
         axes.set_xlim(0, edges[-1])
@@ -232,8 +244,8 @@ def edit_steps(
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         said = "; ".join(
-            f"{split}: {heights[0]:.0%} below {edges[1]:.2g}, {heights.sum() - heights[0]:.0%} beyond"
-            for split, heights in shares.items()
+            f"{split}: {bins[0]:.0%} below {edges[1]:.2g}, {bins.sum() - bins[0]:.0%} beyond"
+            for split, bins in heights.items()
         )
         return Chart(title, charts.inline(figure, name, f"Edit-distance ratio, {title}; {said}"))
 

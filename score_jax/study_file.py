@@ -10,19 +10,21 @@ flat; E stands for an estimate over seeds, as score_jax.estimates makes them; fr
   rows          {METHOD: row}, in the order of the tables; "score" is SCoRe
   tables        {"table1": [METHOD of each of the paper's rows, in the paper's order], ...}
   figures       {"figure1": {"k", "parallel": [E], "corrected": [E], "difference": [E]},
-                 "figure3": {"edges", "train": {METHOD: [share]}, "test": {METHOD: [share]}},
+                 "figure3": {"edges", "train": {METHOD: [E of each bin]}, "test": the same},
                  "figure4": {METHOD: {"step", "fixed": [E], "own": [E]}},
-                 "figure5", "figure10": {METHOD: {"step", "stage", "acc_t1", "acc_t2", "changed"}},
+                 "figure5", "figure10": {METHOD: {"step", "stage", NAME: means over seeds, NAME_low and
+                 NAME_high: the lowest and the highest seed; of acc_t1, acc_t2, changed}},
                  "figure7": {METHOD: {"levels", "i_to_c": [E], "c_to_i": [E]}},
                  "figure8": {METHOD: [E of each attempt]},
                  "pool": {METHOD: {"pool", "acc_t1": [E], "acc_t2": [E]}}}
-  claims        [{"claim", "holds": true, false or null, "value", "low", "high", "unit"}]
+  claims        [{"claim", "holds": true, false or null, "value", "low", "high", "n", "seeds"}]
   missing       ["METHOD/SEED", ...], still to run
 
 A row is {"label", "checkpoint", "updates", "sampled": attempts in training, "seconds": [of each seed],
-"statistics": {"acc_t1": E, ...}, "validation": the same, "minus_score": {"acc_t2": E, ...}: SCoRe minus this
-row, "pool" and "method": where it differs from a method in the number of training problems alone}. Of a row
-label and statistics must be there; of the study all down to rows.
+"statistics": {"acc_t1": E, ...}, "validation": the same, "kl_t1": [of attempt 1 at the end of training, nats,
+of each seed], "minus_score": {"acc_t2": E, ...}: SCoRe minus this row, "pool" and "method": where it differs
+from a method in the number of training problems alone}. Of a row label and statistics must be there; of the
+study all down to rows.
 """
 
 from __future__ import annotations

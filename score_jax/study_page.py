@@ -30,7 +30,8 @@ FIGURES = (
         "figure3",
         "Figure 3",
         "How much the second attempt rewrites the first",
-        "Edit distance over the length of both texts: 0 repeats the text. Height: share of problems.",
+        "Edit distance over the length of both texts: 0 repeats the text. Height: share of problems; "
+        "thin bars: 95% intervals.",
     ),
     (
         "figure4",
@@ -43,7 +44,8 @@ FIGURES = (
         "figure5",
         "Figure 5",
         "Both attempts in training",
-        "On the training batches, mean of the seeds. Faint: each step; bold: running mean.",
+        "On the training batches, mean of the seeds. Faint: each step; bold: running mean; bands: from the "
+        "lowest to the highest seed.",
     ),
     (
         "figure7",
@@ -63,7 +65,8 @@ FIGURES = (
         "figure10",
         "Figure 10",
         "Credit with a discount",
-        "An attempt paid for what follows it, too: discount 0.8, with a bonus of α = 1, in training.",
+        "An attempt paid for what follows it, too: discount 0.8, with a bonus of α = 1, in training. Bands: "
+        "from the lowest to the highest seed.",
     ),
     (
         "pool",
@@ -145,13 +148,15 @@ def _facts(study: Mapping[str, Any]) -> list[str]:
 def _claim(claim: Mapping[str, Any]) -> dict[str, str]:
     words = {True: ("up", "holds"), False: ("down", "does not hold"), None: ("", "not shown")}
     sign, verdict = words[claim["holds"]]
-    points = claim["unit"] == "points"
-    show = (lambda number: percent(number, True)) if points else (lambda number: f"{number:.3g}")
-    interval = f"{show(claim['low'])} to {show(claim['high'])}"
-    value = show(claim["value"]) + (f" {claim['unit']}" if claim["unit"] else "")
+    value, low, high = (percent(claim[key], True) for key in ("value", "low", "high"))
     return {
-        "claim": claim["claim"], "sign": sign, "verdict": verdict, "value": value, "interval": interval
-    }  # fmt: skip
+        "claim": claim["claim"],
+        "sign": sign,
+        "verdict": verdict,
+        "value": f"{value} points",
+        "interval": f"{low} to {high}",
+        "drawn": f"n = {claim['n']:,} × {claim['seeds']} seed{'s' * (claim['seeds'] > 1)}",
+    }
 
 
 def _asked(study: Mapping[str, Any]) -> list[str]:

@@ -121,11 +121,11 @@ def _interval_text(found: Mapping[str, Any] | None, *, signed: bool, absent: str
 
 
 def budget_table(rows: Mapping[str, Mapping]) -> list[dict[str, Any]]:
-    """Updates and sampled attempts of every row, beside SCoRe's, and the minutes of a seed."""
+    """Updates and sampled attempts of every row, beside SCoRe's, the minutes of a seed, attempt 1's KL."""
     score = rows.get(SCORE, {})
     table = []
     for name, row in rows.items():
-        seconds = row.get("seconds") or []
+        seconds, kl = row.get("seconds") or [], row.get("kl_t1") or []
         table.append(
             {
                 "label": row["label"],
@@ -134,6 +134,8 @@ def budget_table(rows: Mapping[str, Mapping]) -> list[dict[str, Any]]:
                 "updates": _spent(row, score, "updates", name),
                 "sampled": _spent(row, score, "sampled", name),
                 "minutes": f"{np.mean(seconds) / 60:.1f}" if seconds else DASH,
+                "kl": f"{np.mean(kl):.2f}" if kl else DASH,
+                "kl_range": f"{min(kl):.2f}{DASH}{max(kl):.2f}" if len(kl) > 1 else "",
             }
         )
     return table

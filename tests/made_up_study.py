@@ -54,6 +54,7 @@ def study() -> dict:
             "updates": 220 if trained else 0,
             "sampled": (56_320 if name == "single_turn" else 112_640) if trained else 0,
             "seconds": [200.0, 220.0, 240.0] if trained else [],
+            "kl_t1": [0.2, 0.24, 0.34] if trained else [],
             "statistics": estimates.statistics_of(rewards[name]),
         }
         if name in DRAWN:
@@ -81,7 +82,8 @@ def study() -> dict:
                 "value": 0.01,
                 "low": -0.02,
                 "high": 0.04,
-                "unit": "points",
+                "n": 1200,
+                "seeds": 1,
             },
         ],
         "missing": ["star_stage_two/0", "offline_first/0", "pair_sft_plus/2"],

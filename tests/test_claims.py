@@ -108,12 +108,14 @@ def test_naive_rl_collapses_if_its_answers_stop_changing(tmp_path, changed, expe
     found = claims_in(tmp_path, "multi_turn")
     assert holds(found, "Naive multi-turn RL: the share of changed answers more than halves") is expected
     (claim,) = [claim for text, claim in found.items() if text.startswith("Naive")]
-    assert claim["value"] == pytest.approx(np.mean(changed[-2:]) / np.mean(changed[:2]))
+    assert claim["value"] == pytest.approx(np.mean(changed[-2:]) - np.mean(changed[:2]) / 2)
+    assert (claim["n"], claim["seeds"]) == (2, 2)
 
 
 def test_voting(tmp_path):
     write_both(tmp_path, "score", {"last": [RIGHT, WRONG]})
-    gap = lambda low, high: {"mean": (low + high) / 2, "low": low, "high": high}
+    drawn = {"n": 9, "by_seed": [0.0]}
+    gap = lambda low, high: {"mean": (low + high) / 2, "low": low, "high": high} | drawn
     votes = {"k": [1, 2], "difference": [gap(0.01, 0.03), gap(-0.03, -0.01)]}
     claims = claims_in(tmp_path, "score", votes=votes)
     assert claims["1 corrected samples beat 2 parallel ones"]["holds"] is True

@@ -99,8 +99,10 @@ def test_edit_shares_are_counted_over_each_seed_and_averaged():
         for name, runs in methods.items():
             for i in range(len(edges) - 1):
                 inside = [np.mean([edges[i] <= x < edges[i + 1] for x in run]) for run in runs]
-                assert found[split][name][i] == pytest.approx(sum(inside) / len(inside))
-            assert sum(found[split][name]) == pytest.approx(1)
+                share = found[split][name][i]
+                assert share["mean"] == pytest.approx(sum(inside) / len(inside))
+                assert share["n"] == len(runs[0]) and share["low"] <= share["mean"] <= share["high"]
+            assert sum(share["mean"] for share in found[split][name]) == pytest.approx(1)
 
 
 def test_edit_ratios_go_from_the_first_attempt_to_the_last():
@@ -133,11 +135,17 @@ def test_training_curves_are_the_means_of_the_seeds():
         "step": [1, 2],
         "stage": ["one", "two"],
         "acc_t1": pytest.approx([0.3, 0.4]),
+        "acc_t1_low": pytest.approx([0.2, 0.3]),
+        "acc_t1_high": pytest.approx([0.4, 0.5]),
         "acc_t2": [0.5, 0.7],
+        "acc_t2_low": [0.5, 0.7],
+        "acc_t2_high": [0.5, 0.7],
         "changed": [None, pytest.approx(0.3)],
+        "changed_low": [None, 0.2],
+        "changed_high": [None, 0.4],
     }
     single = figures.training_curves([[{"step": 1, "stage": "one", "reward_t1": 0.2}]])
-    assert single.keys() == {"step", "stage", "acc_t1"}
+    assert single.keys() == {"step", "stage", "acc_t1", "acc_t1_low", "acc_t1_high"}
 
 
 def test_training_curves_of_an_unfinished_seed_are_refused():

@@ -140,6 +140,8 @@ def test_claims(page):
     for row in rows[:2]:
         assert f"{percent(difference['mean'], True)} points" in row
         assert f"{percent(difference['low'], True)} to {percent(difference['high'], True)}" in row
+        assert "n = 60 × 3 seeds" in row
+    assert "n = 1,200 × 1 seed" in rows[2] and "1 seeds" not in rows[2]
 
 
 def test_budgets_that_differ_are_marked(page):
@@ -148,7 +150,7 @@ def test_budgets_that_differ_are_marked(page):
     assert "56,320 0.5 × SCoRe’s" in row("w/o multi-turn training")
     assert "112,640" in row("SCoRe") and "×" not in row("w/o Stage I")
     assert row("Base model").count("none") == 2
-    assert "3.7" in row("SCoRe")
+    assert f"3.7 0.26 0.20{DASH}0.34" in row("SCoRe")
     assert "pool of 96" in source and "pool of 192" in source
 
 
@@ -185,6 +187,11 @@ def test_every_drawing_speaks_and_is_written_as_a_file(page, tmp_path):
     level = content["figures"]["figure7"]["score"]
     said = f"level 2: corrected {level['i_to_c'][1]['mean']:.1%}, spoiled {level['c_to_i'][1]['mean']:.1%}"
     assert any(said in text for text in spoken)
+
+
+def test_curves_of_training_show_how_far_the_seeds_lie_apart(page):
+    bands = lambda text: len(re.findall(r'id="figure5-score-FillBetweenPolyCollection_\d+"', text))
+    assert bands(section(page, "figure5")) == 2 * 2, "two attempts in two stages"
 
 
 def test_files_of_drawings_stand_alone(page, tmp_path):
