@@ -39,6 +39,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.slots.attempt = 13
     config.slots.critique = 0  # for a critique before each later attempt
 
+    config.mesh = (
+        ml_collections.ConfigDict()
+    )  # devices of each axis, see score_jax.mesh; -1 takes all that the others leave
+    config.mesh.data = -1  # copies of the model, each with its share of the rows
+    config.mesh.fsdp = 1  # over which parameters are cut, and rows spread, too
+    config.mesh.tensor = 1  # over which the work on each row is cut
+
     # The base model: supervised, on imperfect two-attempt demonstrations of all training problems.
     config.pretrain = ml_collections.ConfigDict()
     config.pretrain.batch = 64

@@ -44,6 +44,20 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
                 choices=("strict", "unsafe"),
                 help="unsafe: run model-written programs also where the sandbox does not hold",
             )
+            sub.add_argument(
+                "--hosts",
+                default="",
+                metavar="auto|ADDRESS:PORT,COUNT,NUMBER",
+                help="where the same command runs on several hosts: auto on Cloud TPU, GKE, Slurm, MPI; else "
+                "where the first one listens, how many there are, and which of them this is",
+            )
+            sub.add_argument(
+                "--heartbeat",
+                type=int,
+                default=30,
+                metavar="SECONDS",
+                help="a host that is silent for so long is taken for dead, and all end (30)",
+            )
         return sub
 
     command("train", "Train; the same command again resumes.", config=True)
@@ -123,7 +137,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         export(workdir, epath.Path(args.output), args.checkpoint, _overrides(rest))
         return 0
     from score_jax.config import load_config
+    from score_jax.hosts import start
 
+    start(args.hosts, args.heartbeat)
     config = load_config(args.config, rest)
     if args.command == "train":
         from score_jax.train import train

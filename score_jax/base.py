@@ -11,9 +11,9 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from score_jax import model, pretrain
+from score_jax import hosts, model, pretrain
 from score_jax.config_check import SMALL
-from score_jax.mesh import data_mesh, everywhere
+from score_jax.mesh import mesh_of, place
 from score_jax.records import read_json, write_json
 from score_jax.released import load_released
 from score_jax.rollout import Actor
@@ -29,7 +29,7 @@ def make_base(
 
     Returns:
       The actor (with config.evaluate.attempts attempts and config.lora_rank adapters), and the base's
-      parameters, without adapters, on every device.
+      parameters, without adapters, laid out on config.mesh.
 
     Raises:
       FileNotFoundError, ValueError: see `load_released` and `pretrain.load_base`.
@@ -56,7 +56,7 @@ def remember_base(config: ml_collections.ConfigDict, workdir: epath.Path, params
 
 def fingerprint(params: dict) -> int:
     """Of parameters, from a few numbers of each: enough to tell two models apart."""
-    first = lambda x: np.atleast_1d(np.asarray(x[(0,) * max(x.ndim - 1, 0)]))[:16]
+    first = lambda x: np.atleast_1d(hosts.fetch(x[(0,) * max(x.ndim - 1, 0)]))[:16]
     return zlib.crc32(b"".join(first(x).tobytes() for x in jax.tree.leaves(params)))
 
 
@@ -73,4 +73,4 @@ def _released(config: ml_collections.ConfigDict, workdir: epath.Path, task: Task
 
 def _adapted(config: ml_collections.ConfigDict, actor: Actor, params: dict) -> tuple[Actor, dict]:
     actor = dataclasses.replace(actor, model=model.with_adapters(actor.model, config.lora_rank))
-    return actor, jax.device_put(params, everywhere(data_mesh()))
+    return actor, place(params, mesh_of(config))

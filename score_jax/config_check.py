@@ -16,6 +16,7 @@ STARTS = ("previous", "base")  # the parameters from which a stage's updates beg
 SMALL = "small"  # the model.name of one that is pre-trained here; others are the gemma package's
 DTYPES = ("float32", "bfloat16")
 SPLITS = ("train", "validation", "test")
+AXES = ("data", "fsdp", "tensor")  # of config.mesh, see score_jax.mesh
 _POSITIVE = (
     *("problems_per_step", "samples_per_problem", "rollout_parts", "micro_batches", "score_chunk"),
     *("slots.prompt", "slots.attempt", "checkpoint_every", "optimizer.clip_norm"),
@@ -139,6 +140,12 @@ def _check_run(fields: Fields) -> None:
     fields.among("model.dtype", DTYPES)
     fields.among("train_dtype", DTYPES)
     fields.among("evaluate.split", SPLITS)
+    sizes = [f"mesh.{axis}" for axis in AXES]
+    for field in sizes:
+        size = fields.value(field)
+        fields.require(field, size > 0 or size == -1, "must be greater than 0, or -1 for all that is left")
+        several = size == -1 and any(fields.value(other) == -1 for other in sizes if other != field)
+        fields.require(field, not several, "only one of the mesh's axes may be -1")
     problems = fields.value("problems_per_step")
     for field in ("micro_batches", "rollout_parts"):
         divides = problems % fields.value(field) == 0

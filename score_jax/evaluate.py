@@ -17,7 +17,7 @@ from score_jax.base import load_base
 from score_jax.checkpoint import Checkpoints
 from score_jax.config import check_workdir, config_of
 from score_jax.log import Progress, say
-from score_jax.mesh import by_row, check_rows, data_mesh, everywhere
+from score_jax.mesh import check_rows, mesh_of, place
 from score_jax.metrics import result_of
 from score_jax.records import Draft, read_json, read_jsonl, write_json, write_jsonl
 from score_jax.rollout import Actor, Graded
@@ -46,8 +46,7 @@ def evaluate(
     """
     config_of(workdir)  # raises where there is no run
     check_workdir(workdir, config)
-    devices = data_mesh()
-    check_rows(config.evaluate.batch, devices, "config.evaluate.batch")
+    check_rows(config.evaluate.batch, mesh_of(config), "config.evaluate.batch")
     results_path, attempts_path = workdir / "results.json", workdir / "attempts.jsonl"
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         chosen = choose(config, checkpoints, checkpoint)
@@ -109,11 +108,11 @@ def choose(config: ml_collections.ConfigDict, checkpoints: Checkpoints, checkpoi
 def load_policy(
     config: ml_collections.ConfigDict, checkpoints: Checkpoints, step: int, actor: Actor, base: dict
 ) -> dict:
-    """All parameters of the policy at a step, on every device; the base's for step 0."""
+    """All parameters of the policy at a step, laid out on config.mesh; the base's for step 0."""
     if step == 0:
         return base
     like = models.init_trainable(actor.model, base, jax.random.key(0), config.train_dtype)
-    like = Optimizer(**config.optimizer.to_dict()).init(jax.device_put(like, everywhere(data_mesh())))
+    like = place(Optimizer(**config.optimizer.to_dict()).init(like), mesh_of(config))
     trained = checkpoints.restore(step, like).params
     return models.join(actor.model, models.frozen_of(actor.model, base), trained)
 
@@ -188,7 +187,7 @@ def attempt_all(
                 filled,
                 keys,
                 temperature=config.evaluate.temperature,
-                sharding=by_row(data_mesh()),
+                mesh=mesh_of(config),
             )
             graded = graded.head(len(batch))
             draft.extend(attempt_rows(graded, checkpoint=name, step=step, split=split_of(config)))

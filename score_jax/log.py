@@ -12,7 +12,7 @@ import rich.progress
 import tensorboardX
 from etils import epath
 
-from score_jax.records import append_jsonl, read_jsonl, write_jsonl
+from score_jax.records import append_jsonl, read_jsonl, write_jsonl, writes
 
 console = rich.console.Console(highlight=False, soft_wrap=True)
 
@@ -31,7 +31,9 @@ class Metrics:
         rows = [row for row in read_jsonl(self._path) if row["step"] <= step]
         write_jsonl(self._path, rows)
         self.last = rows[-1] if rows else None  # the row of the update before
-        self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self._board = tensorboardX.SummaryWriter(
+            str(workdir / "tensorboard"), purge_step=step + 1, write_to_disk=writes()
+        )
 
     def write(self, row: Mapping[str, Any]) -> None:
         """One step's numbers."""

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from etils import epath
+from jax.sharding import Mesh
 from jaxtyping import Key
 
-from score_jax import rollout
+from score_jax import hosts, rollout
 from score_jax.log import Progress
-from score_jax.mesh import by_row, data_mesh
+from score_jax.mesh import mesh_of
 from score_jax.records import Draft, read_jsonl, write_jsonl
 from score_jax.rollout import Actor, Graded
 from score_jax.types import Experience, Problem
@@ -80,6 +81,7 @@ def first_attempts(
         draft = _sample(config, workdir, actor.with_critique(False).with_attempts(1), base, problems)
         write_jsonl(path, draft.rows)
         draft.delete()
+    hosts.wait("first attempts")
     rows = read_jsonl(path)
     if Counter(row["id"] for row in rows) != Counter({p.id: config.offline_attempts for p in problems}):
         raise ValueError(
@@ -113,7 +115,7 @@ def _sample(
                 [asked[place] for place in places],
                 keys[places],
                 temperature=config.temperature,
-                sharding=by_row(data_mesh()),
+                mesh=mesh_of(config),
             )
             draft.extend(_rows(graded.head(len(asked) - cut)))
             progress.advance({"reward": graded.rewards.mean()})
@@ -190,7 +192,7 @@ def correct(
     keys: Key[jax.Array, "E"],
     *,
     temperature: float,
-    sharding: jax.sharding.Sharding | None = None,
+    mesh: Mesh | None = None,
     parts: int = 1,
 ) -> tuple[Experience, Graded]:
     """Samples a second attempt after each given first one.
@@ -204,7 +206,7 @@ def correct(
       problems: the problem of each row.
       firsts: what each row is given; the same for all rows of a problem that stand together, so that its
         reward is part of their baseline.
-      keys, temperature, sharding, parts: see `rollout.roll_out`.
+      keys, temperature, mesh, parts: see `rollout.roll_out`.
 
     Returns:
       Experience in the layout of the actor's own episodes, and what the host read out of it.
@@ -212,13 +214,13 @@ def correct(
     actor = corrector(actor)
     shown = [dataclasses.replace(p, first=first.text) for p, first in zip(problems, firsts, strict=True)]
     episodes, graded = rollout.roll_out(
-        actor, params, shown, keys, temperature=temperature, sharding=sharding, parts=parts
+        actor, params, shown, keys, temperature=temperature, mesh=mesh, parts=parts
     )
     decisive = rollout.experience_of(actor, episodes, graded).decisive
     graded = _with_firsts(actor, graded, firsts)
     # What the corrector calls its first attempt is the second.
     episodes = episodes.replace(attempt=jnp.where(episodes.attempt == 1, 2, episodes.attempt))
-    return Experience(episodes, rewards=jnp.asarray(graded.rewards), decisive=decisive), graded
+    return Experience(episodes, rewards=graded.rewards, decisive=decisive), graded
 
 
 def _with_firsts(actor: Actor, graded: Graded, firsts: Sequence[First]) -> Graded:
@@ -239,5 +241,6 @@ def _with_firsts(actor: Actor, graded: Graded, firsts: Sequence[First]) -> Grade
 
 def join(one: tuple[Experience, Graded], other: tuple[Experience, Graded]) -> tuple[Experience, Graded]:
     """The rows of one, then those of the other."""
-    experience = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), one[0], other[0])
+    joined = lambda x, y: (np if isinstance(x, np.ndarray) else jnp).concatenate([x, y])
+    experience = jax.tree.map(joined, one[0], other[0])
     return experience, one[1].followed_by(other[1])

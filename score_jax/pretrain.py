@@ -15,10 +15,10 @@ import numpy as np
 import optax
 from etils import epath
 
-from score_jax import chat, checkpoint, mesh, model, prompts, tokenizer
+from score_jax import chat, checkpoint, hosts, mesh, model, prompts, tokenizer
 from score_jax.config import shows_critiques
 from score_jax.log import Progress
-from score_jax.records import append_jsonl, read_json, write_json
+from score_jax.records import append_jsonl, read_json, write_json, write_jsonl
 from score_jax.rollout import Actor, actor_of
 from score_jax.step import Examples, Optimizer, sft_step
 from score_jax.task import Task
@@ -51,6 +51,7 @@ def make_base(
     vocabulary = tokenizer.train_tokenizer(
         corpus, directory / "tokenizer.model", vocab_size=config.tokenizer.vocab_size
     )
+    hosts.wait("tokenizer")
     actor = _actor(config, task, vocabulary)
     params = pretrain(config, actor, directory)
     checkpoint.save_params(params, directory / "params")
@@ -84,7 +85,7 @@ def load_base(
             "undo the change, or name another --workdir and base_dir"
         )
     actor = _actor(config, task, tokenizer.SmallTokenizer(path=str(directory / "tokenizer.model")))
-    like = model.init_params(actor.model, jax.random.key(0))
+    like = mesh.placed(model.shapes_of(actor.model), mesh.mesh_of(config))
     say(f"Base model: reused from {directory} (its settings are unchanged).")
     return actor, checkpoint.load_params(directory / "params", like)
 
@@ -148,17 +149,17 @@ def pretrain(config: ml_collections.ConfigDict, actor: Actor, directory: epath.P
     """Imitates demonstrations, phase by phase; each phase starts where the one before ended."""
     settings = config.pretrain
     phases = [settings[name] for name in settings.phases]
-    devices = mesh.data_mesh()
+    devices = mesh.mesh_of(config)
     mesh.check_rows(settings.batch, devices, "config.pretrain.batch")
     optimizer = Optimizer(clip_norm=settings.clip_norm, b2=settings.b2, weight_decay=settings.weight_decay)
     params = model.init_params(actor.model, jax.random.key(config.seed))
-    params = jax.device_put(params, mesh.everywhere(devices))
+    params = mesh.place(params, devices)
     problems = actor.task.problems("train")
     step = 0
-    (directory / "metrics.jsonl").unlink(missing_ok=True)
+    write_jsonl(directory / "metrics.jsonl", [])
     with Progress("base model", sum(phase.steps for phase in phases), every=config.log.every) as progress:
         for phase in phases:
-            state = optimizer.init(params)
+            state = mesh.place(optimizer.init(params), devices)
             learner = actor.with_attempts(phase.attempts).with_critique(phase.critiques > 0)
             peak = phase.learning_rate
             schedule = optax.warmup_cosine_decay_schedule(
@@ -174,9 +175,11 @@ def pretrain(config: ml_collections.ConfigDict, actor: Actor, directory: epath.P
                     unlearned=phase.unlearned,
                     critiques=phase.critiques,
                 )
-                batch = jax.device_put(batch, mesh.by_row(devices))
+                batch = mesh.spread(batch, devices)
                 rate = jnp.float32(schedule(phase_step))
-                state, metrics = sft_step(state, {}, batch, rate, model=actor.model, optimizer=optimizer)
+                state, metrics = sft_step(
+                    state, {}, batch, rate, model=actor.model, optimizer=optimizer, mesh=devices
+                )
                 step += 1
                 progress.advance({"loss": metrics["loss"]})
                 if step % config.log.every == 0:

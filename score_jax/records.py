@@ -8,12 +8,31 @@ from typing import Any
 
 from etils import epath
 
+_writes = [True]
+
+
+def write_files(here: bool) -> None:
+    """Whether this process writes at all: of several hosts with one work directory only the first does."""
+    _writes[0] = here
+
+
+def writes() -> bool:
+    """See `write_files`."""
+    return _writes[0]
+
 
 def write_text(path: epath.PathLike, text: str) -> None:
     """Writes all at once: a reader sees the old file or the new one, never a part."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: epath.PathLike, content: bytes) -> None:
+    """As `write_text`."""
+    if not writes():
+        return
     path = epath.Path(path)
     draft = path.with_name(path.name + ".tmp")
-    draft.write_text(text)
+    draft.write_bytes(content)
     draft.replace(path)
 
 
@@ -39,8 +58,14 @@ def write_json(path: epath.PathLike, value: Mapping[str, Any]) -> None:
 
 def append_jsonl(path: epath.PathLike, row: Mapping[str, Any]) -> None:
     """Appends one line."""
-    with epath.Path(path).open("a") as file:
-        file.write(json.dumps(row) + "\n")
+    append_text(path, json.dumps(row) + "\n")
+
+
+def append_text(path: epath.PathLike, text: str) -> None:
+    """Appends to a file."""
+    if writes():
+        with epath.Path(path).open("a") as file:
+            file.write(text)
 
 
 def write_jsonl(path: epath.PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -101,10 +126,10 @@ class Draft:
 
     def extend(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds rows."""
-        with self._path.open("a") as file:
-            file.write("".join(json.dumps(row) + "\n" for row in rows))
+        append_text(self._path, "".join(json.dumps(row) + "\n" for row in rows))
         self.rows += rows
 
     def delete(self) -> None:
         """The work is done and its rows lie elsewhere."""
-        self._path.unlink()
+        if writes():
+            self._path.unlink()

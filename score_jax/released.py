@@ -11,9 +11,11 @@ import ml_collections
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 from gemma import gm
+from jax.sharding import Mesh
 
 from score_jax import chat
 from score_jax.checkpoint import absolute
+from score_jax.mesh import layout, mesh_of
 from score_jax.model import named_gemma, shapes_of
 from score_jax.rollout import Actor, actor_of
 from score_jax.task import Task
@@ -35,7 +37,7 @@ def load_released(config: ml_collections.ConfigDict, task: Task) -> tuple[Actor,
     model = named_gemma(config.model.name, config.model.dtype)
     tokenizer = load_tokenizer(config.model.tokenizer, model)
     format = (chat.turns if config.model.chat else chat.plain)(tokenizer)
-    params = load_params(config.model.checkpoint, model)
+    params = load_params(config.model.checkpoint, model, mesh_of(config))
     return actor_of(config, model, format, task), params
 
 
@@ -65,15 +67,22 @@ def load_tokenizer(path: str, model: nn.Module) -> gm.text.Tokenizer:
     return tokenizer
 
 
-def load_params(path: str, model: nn.Module) -> dict:
-    """The text parameters of an official checkpoint, in any of the layouts in which they were released."""
+def load_params(path: str, model: nn.Module, mesh: Mesh) -> dict:
+    """The text parameters of an official checkpoint, in any of the layouts in which they were released.
+
+    They are read to where they belong on the mesh: no device ever holds all of them.
+    """
+
+    def sharding(tree: Any) -> Any:
+        return jax.tree.unflatten(jax.tree.structure(tree), layout(tree, mesh))
+
     if not path or not epath.Path(path).exists():
         raise FileNotFoundError(
             f"config.model.checkpoint = {path!r}: no such folder; give an official checkpoint of "
             f"{type(model).__name__} with --config.model.checkpoint=DIR"
         )
     try:
-        found = gm.ckpts.load_params(absolute(path))
+        found = gm.ckpts.load_params(absolute(path), sharding=sharding)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"config.model.checkpoint = {path!r}: not a checkpoint that the gemma package reads ({error})"

@@ -6,7 +6,6 @@ import functools
 import time
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -16,7 +15,7 @@ from score_jax import model as models
 from score_jax import offline, rollout
 from score_jax.checkpoint import Checkpoints, Note
 from score_jax.log import Metrics, Progress, by_attempt
-from score_jax.mesh import by_row, data_mesh
+from score_jax.mesh import mesh_of, spread
 from score_jax.metrics import summarize
 from score_jax.rollout import Actor, Graded
 from score_jax.schedule import batch_of, beta_2_after, learning_rate_at, objective_at
@@ -42,7 +41,7 @@ def rl_stage(
 
     `bank` has the first attempts to give, where the stage gives any.
     """
-    devices = data_mesh()
+    devices = mesh_of(config)
     actor = actor.with_attempts(stage.attempts).with_critique(stage.critique)
     frozen = models.frozen_of(actor.model, base)
     learner = Learner(
@@ -55,6 +54,7 @@ def rl_stage(
         micro_batches=config.micro_batches,
         chunk=config.score_chunk,
         remat=config.remat,
+        mesh=devices,
     )
     window = []
     done = int(state.step) - begin
@@ -76,7 +76,7 @@ def rl_stage(
                 bank,
                 step=begin + step,
             )
-            experience = jax.device_put(experience, by_row(devices))
+            experience = spread(experience, devices)
             rate = learning_rate_at(stage, step)
             state, numbers = train_step(
                 state, frozen, reference, experience, objective, jnp.float32(rate), learner=learner
@@ -121,7 +121,7 @@ def gather(
     keys = rollout.row_keys(config.seed, "train", step, len(rows))
     how = {
         "temperature": config.temperature,
-        "sharding": by_row(data_mesh()),
+        "mesh": mesh_of(config),
         "parts": config.rollout_parts,
     }
     gathered = []

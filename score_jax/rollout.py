@@ -6,17 +6,20 @@ import dataclasses
 import functools
 import zlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int, Key
 
+from score_jax import hosts, prompts, sampling
 from score_jax import model as models
-from score_jax import prompts, sampling
 from score_jax.chat import Format
+from score_jax.mesh import spread
 from score_jax.sampling import Slots
 from score_jax.task import Task
 from score_jax.types import CONTEXT, Episodes, Experience, Problem
@@ -48,6 +51,21 @@ class Graded:
     notes: list[list[Mapping[str, float]]]
     critiques: list[list[str]]
     sampled: Bool[np.ndarray, "E N"]
+
+    def rows(self) -> list[list[Any]]:
+        """Each row's entries but its problem, of JSON's own types."""
+        columns = [getattr(self, field.name) for field in dataclasses.fields(self)[1:]]
+        plain = [x.tolist() if isinstance(x, np.ndarray) else x for x in columns]
+        return [list(row) for row in zip(*plain, strict=True)]
+
+    @classmethod
+    def of_rows(cls, problems: Sequence[Problem], rows: Sequence[Sequence[Any]]) -> Graded:
+        """The inverse of `rows`."""
+        names = [field.name for field in dataclasses.fields(cls)[1:]]
+        columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+        dtypes = {"rewards": np.float32, "finished": bool, "decisive": np.int32, "sampled": bool}
+        arrays = {name: np.array(columns[name], dtype) for name, dtype in dtypes.items()}
+        return cls(problems, **(columns | arrays))
 
     def head(self, rows: int) -> Graded:
         """The first rows alone."""
@@ -125,7 +143,7 @@ def row_keys(seed: int, name: str, step: int, rows: int) -> Key[jax.Array, "E"]:
 
 @functools.cache
 def _jitted_sample():
-    return jax.jit(sampling.sample, static_argnames=("model", "slots", "pad", "end"))
+    return jax.jit(sampling.sample, static_argnames=("model", "slots", "pad", "end", "mesh"))
 
 
 def roll_out(
@@ -135,12 +153,13 @@ def roll_out(
     keys: Key[jax.Array, "E"],
     *,
     temperature: float,
-    sharding: jax.sharding.Sharding | None = None,
+    mesh: Mesh | None = None,
     parts: int = 1,
 ) -> tuple[Episodes, Graded]:
     """Samples an episode per problem and grades its attempts. For K samples give each problem K times.
 
-    The episodes are sampled in `parts`, one after the other, so that the KV cache is that of one part.
+    The episodes are sampled in `parts`, one after the other, so that the KV cache is that of one part; the
+    rows of a part are spread over the mesh.
     """
     prompt_ids = prompts.encode_prompts(actor.format, problems, actor.slots)
     size = len(problems) // parts
@@ -151,15 +170,21 @@ def roll_out(
             _jitted_sample()(
                 models.for_params(actor.model, params),
                 params,
-                *(part if sharding is None else jax.device_put(part, sharding)),
+                *(part if mesh is None else spread(part, mesh)),
                 slots=actor.slots,
                 temperature=temperature,
                 pad=actor.format.pad,
                 end=actor.format.end,
+                mesh=mesh,
             )
         )
     episodes = jax.tree.map(lambda *x: jnp.concatenate(x), *sampled) if parts > 1 else sampled[0]
-    return episodes, grade(actor, problems, np.asarray(episodes.tokens), np.asarray(episodes.attempt))
+    # Each host grades the episodes that lie with it, and learns from the others of theirs.
+    mine = np.flatnonzero(hosts.is_mine(episodes.tokens))
+    tokens, attempt = hosts.fetch(episodes.tokens)[mine], hosts.fetch(episodes.attempt)[mine]
+    graded = grade(actor, [problems[row] for row in mine], tokens, attempt)
+    rows = hosts.exchange(dict(zip(mine.tolist(), graded.rows(), strict=True)))
+    return episodes, Graded.of_rows(problems, rows)
 
 
 def grade(
@@ -191,8 +216,8 @@ def grade(
         [text for row in texts for text in row],
     )
     rewards = np.array([grade.reward for grade in grades], np.float32).reshape(shape)
-    by_row = np.arange(len(grades)).reshape(shape)
-    notes = [[grades[index].notes for index in row] for row in by_row]
+    indices = np.arange(len(grades)).reshape(shape)
+    notes = [[grades[index].notes for index in row] for row in indices]
     critiques, notes = _read_critiques(actor, tokens, attempt, notes)
     sampled = np.ones(shape, bool)
     return Graded(problems, texts, answers, rewards, finished, decisive, notes, critiques, sampled)
@@ -237,5 +262,5 @@ def experience_of(actor: Actor, episodes: Episodes, graded: Graded) -> Experienc
     for segment in actor.slots.segments:
         if segment.critique:
             place = slice(segment.start, segment.stop)
-            decisive[:, place] = np.asarray(episodes.attempt[:, place]) > CONTEXT
-    return Experience(episodes, rewards=jnp.asarray(graded.rewards), decisive=jnp.asarray(decisive))
+            decisive[:, place] = hosts.fetch(episodes.attempt)[:, place] > CONTEXT
+    return Experience(episodes, rewards=graded.rewards, decisive=decisive)

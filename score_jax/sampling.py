@@ -8,8 +8,10 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from score_jax.mesh import keep_cache, keep_rows
 from score_jax.policy import head_of, positions_of
 from score_jax.types import CONTEXT, PADDING, Episodes
 
@@ -113,13 +115,14 @@ def sample(
     temperature: float | Float[Array, ""],
     pad: int,
     end: int,
+    mesh: Mesh | None = None,
 ) -> Episodes:
     """Samples N attempts per prompt; attempt i + 1 reads attempt i from the cache, nothing is computed twice.
 
     Where the layout has critiques, one is sampled before each later attempt.
 
-    Meant to be jitted with `model`, `slots`, `pad` and `end` static: the temperature is an argument, so
-    that another one compiles nothing anew.
+    Meant to be jitted with `model`, `slots`, `pad`, `end` and `mesh` static: the temperature is an argument,
+    so that another one compiles nothing anew.
 
     Args:
       model: a Gemma whose layers keep a KV cache.
@@ -130,6 +133,7 @@ def sample(
       temperature: 0 takes the likeliest token.
       pad: fills empty places. Left-padding is told from the prompt by it.
       end: closes an attempt or a critique; it is part of it, so that stopping is learned.
+      mesh: rows and cache are spread over it.
 
     Returns:
       Episodes. An attempt without `end` ran out of its slot.
@@ -150,7 +154,7 @@ def sample(
         if segment.before:
             episodes = _write_instruction(episodes, segment)
         # The cache grows here and not up front: the first attempt need not attend over the second's place.
-        cache = _grow(cache, segment.stop - fed, fed)
+        cache = keep_cache(_grow(cache, segment.stop - fed, fed), mesh)
         cache, logits = _feed(model, params, cache, episodes, fed, segment.start)
         cache, episodes = _decode(
             model,
@@ -162,9 +166,11 @@ def sample(
             segment=segment,
             temperature=temperature,
             end=end,
+            mesh=mesh,
         )
         fed = segment.stop
-    return episodes.replace(tokens=jnp.where(episodes.attempt == PADDING, pad, episodes.tokens))
+    tokens = jnp.where(episodes.attempt == PADDING, pad, episodes.tokens)
+    return keep_rows(episodes.replace(tokens=tokens), mesh)
 
 
 def _write_instruction(episodes: Episodes, segment: Segment) -> Episodes:
@@ -226,6 +232,7 @@ def _decode(
     segment: Segment,
     temperature: float | Float[Array, ""],
     end: int,
+    mesh: Mesh | None,
 ) -> tuple[dict, Episodes]:
     """Samples the tokens of one segment, one by one, until every row has ended."""
     size = cache["layer_0"]["k"].shape[1]
@@ -259,7 +266,7 @@ def _decode(
         )
         return _Decoding(
             at=state.at + 1,
-            cache=out.cache,
+            cache=keep_cache(out.cache, mesh),
             logits=head.logits(out.hidden_states[:, 0]),
             episodes=episodes,
             done=state.done | (token == end),

@@ -24,18 +24,18 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from etils import epath
 from jaxtyping import Float, Int
 
+from score_jax import hosts, rollout
 from score_jax import model as models
-from score_jax import rollout
 from score_jax.checkpoint import Checkpoints, Note
 from score_jax.log import Metrics, Progress, by_attempt, say
-from score_jax.mesh import by_row, data_mesh
+from score_jax.mesh import mesh_of, spread
+from score_jax.records import write_bytes
 from score_jax.rollout import Actor
 from score_jax.sampling import Slots
 from score_jax.schedule import batch_of, learning_rate_at
@@ -260,10 +260,10 @@ def collect(
                 problems,
                 rollout.row_keys(config.seed, "examples", step, len(problems)),
                 temperature=config.temperature,
-                sharding=by_row(data_mesh()),
+                mesh=mesh_of(config),
                 parts=config.rollout_parts,
             )
-            tokens, attempt = np.asarray(episodes.tokens), np.asarray(episodes.attempt)
+            tokens, attempt = hosts.fetch(episodes.tokens), hosts.fetch(episodes.attempt)
             traces = traces_of(tokens, attempt, graded.rewards, problems, actor.slots)
             tally += tally_of(traces)
             if stage.objective == "star":
@@ -294,9 +294,7 @@ def write_found(path: epath.Path, stamp: Mapping[str, object], found: Found) -> 
         problem=np.array([trace.problem for trace in found.traces]),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_bytes(buffer.getvalue())
-    draft.replace(path)
+    write_bytes(path, buffer.getvalue())
 
 
 def read_found(path: epath.Path, stamp: Mapping[str, object]) -> Found | None:
@@ -340,7 +338,7 @@ def sft_stage(
     actor = actor.with_attempts(stage.attempts).with_critique(False)
     frozen = models.frozen_of(actor.model, base)
     optimizer = Optimizer(**config.optimizer.to_dict())
-    size = config.problems_per_step * config.samples_per_problem
+    size, devices = config.problems_per_step * config.samples_per_problem, mesh_of(config)
     done = int(state.step) - begin
     with (
         Metrics(workdir, int(state.step)) as metrics,
@@ -354,13 +352,14 @@ def sft_stage(
             state, numbers = sft_step(
                 state,
                 frozen,
-                jax.device_put(examples, by_row(data_mesh())),
+                spread(examples, devices),
                 jnp.float32(rate),
                 model=actor.model,
                 optimizer=optimizer,
                 chunk=config.score_chunk,
                 remat=config.remat,
                 micro_batches=config.micro_batches,
+                mesh=devices,
             )
             row = {"step": begin + step + 1, "stage": stage.name, "learning_rate": rate}
             row |= {key: float(value) for key, value in numbers.items()}

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from score_jax import attempts as attempts_lib
@@ -18,6 +19,7 @@ from score_jax import model as models
 from score_jax import objectives, policy
 from score_jax.kl import KLPenalty
 from score_jax.losses import PolicyGradientLoss, sft_loss
+from score_jax.mesh import PARTS, keep_layout, keep_rows, keep_whole, over_rows
 from score_jax.objectives import Objective, RewardShaping
 from score_jax.types import Episodes, Experience, TrainState
 
@@ -72,6 +74,7 @@ class Learner:
       micro_batches: the gradient is accumulated over so many parts of the batch; problems stay whole.
       chunk: positions whose vocabulary-wide scores are held at a time.
       remat: the backward pass computes each layer anew, see `policy.hidden_states`.
+      mesh: the state keeps its layout on it, and the paper's modules run on its rows; None: one device.
     """
 
     model: nn.Module
@@ -83,6 +86,7 @@ class Learner:
     micro_batches: int = 1
     chunk: int = 64
     remat: bool = False
+    mesh: Mesh | None = None
 
 
 def rl_loss(
@@ -114,15 +118,16 @@ def rl_loss(
         ref_logp = score(ref_params).logp
     scores = score(params, reference=jax.lax.stop_gradient(reference))
 
-    shaped = RewardShaping(objective.reward_weight, objective.bonus)(experience.rewards)
+    on_rows = functools.partial(over_rows, mesh=learner.mesh)
+    shaped = on_rows(RewardShaping(objective.reward_weight, objective.bonus))(experience.rewards)
     credit = objectives.returns(shaped, objective.discount)
     advantages = objectives.leave_one_out(credit, learner.samples)
     penalty = KLPenalty(objective.kl_coef, learner.kl_estimator)
-    kl = penalty(scores.logp, jax.lax.stop_gradient(ref_logp), scores.kl, episodes.attempt)
+    kl = on_rows(penalty)(scores.logp, jax.lax.stop_gradient(ref_logp), scores.kl, episodes.attempt)
     kl_advantages = jnp.zeros_like(kl)
     if penalty.in_reward:
         kl_advantages = objectives.leave_one_out(-jax.lax.stop_gradient(kl), learner.samples)
-    pg = PolicyGradientLoss(learner.decisive_only)(
+    pg = on_rows(PolicyGradientLoss(learner.decisive_only))(
         scores.logp, advantages, kl_advantages, episodes.attempt, experience.decisive
     )
     loss = jnp.sum(pg) + (0.0 if penalty.in_reward else jnp.sum(kl))
@@ -179,7 +184,8 @@ def train_step(
     def split(x: Array) -> Array:
         """[E, ...] to [micro-batches, rows, ...]: dealt out, each part has problems of every device."""
         dealt = x.reshape(-1, learner.micro_batches, learner.samples, *x.shape[1:]).swapaxes(0, 1)
-        return dealt.reshape(learner.micro_batches, -1, *x.shape[1:])
+        parts = dealt.reshape(learner.micro_batches, -1, *x.shape[1:])
+        return keep_rows(parts, learner.mesh, PARTS)
 
     parts = [split(x) for x in leaves]
 
@@ -187,7 +193,7 @@ def train_step(
         (loss, sums), more = jax.value_and_grad(rl_loss, has_aux=True)(
             state.params, frozen, ref_params, jax.tree.unflatten(experience_of, part), objective, learner
         )
-        return jax.tree.map(jnp.add, grads, more), (loss, sums)
+        return keep_layout(jax.tree.map(jnp.add, grads, more), learner.mesh), (loss, sums)
 
     grads, (losses, sums) = jax.lax.scan(accumulate, jax.tree.map(jnp.zeros_like, state.params), parts)
     grads = jax.tree.map(lambda g: g / episodes, grads)
@@ -201,7 +207,8 @@ def train_step(
         "entropy": sums["entropy"].sum(axis=0) / tokens,
         "policy": jnp.abs(sums["policy"].sum(axis=0)) / episodes,
     }
-    return learner.optimizer.apply(state, grads, learning_rate), metrics
+    state = learner.optimizer.apply(state, grads, learning_rate)
+    return keep_layout(state, learner.mesh), keep_whole(metrics, learner.mesh)
 
 
 @flax.struct.dataclass
@@ -221,7 +228,7 @@ class Examples:
 
 @functools.partial(
     jax.jit,
-    static_argnames=("model", "optimizer", "chunk", "remat", "micro_batches"),
+    static_argnames=("model", "optimizer", "chunk", "remat", "micro_batches", "mesh"),
     donate_argnames="state",
 )
 def sft_step(
@@ -235,6 +242,7 @@ def sft_step(
     chunk: int = 64,
     remat: bool = False,
     micro_batches: int = 1,
+    mesh: Mesh | None = None,
 ) -> tuple[TrainState, dict[str, Array]]:
     """One supervised update; the loss is the mean over the batch's weighted tokens (nats).
 
@@ -248,6 +256,7 @@ def sft_step(
       chunk: positions whose vocabulary-wide scores are held at a time.
       remat: the backward pass computes each layer anew, see `policy.hidden_states`.
       micro_batches: the gradient is accumulated over so many parts of the batch.
+      mesh: the state keeps its layout on it; None: one device.
 
     Returns:
       The new state, and metrics: loss, grad_norm.
@@ -266,13 +275,12 @@ def sft_step(
 
     def accumulate(grads: dict, part: list[Array]) -> tuple[dict, Array]:
         loss, more = jax.value_and_grad(loss_fn)(state.params, Examples(*part))
-        return jax.tree.map(jnp.add, grads, more), loss
+        return keep_layout(jax.tree.map(jnp.add, grads, more), mesh), loss
 
     # Dealt out row by row, so that each part has examples of every device.
     split = lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1)
-    parts = [split(x) for x in (examples.tokens, examples.attempt, examples.weight)]
+    parts = [keep_rows(split(x), mesh, PARTS) for x in (examples.tokens, examples.attempt, examples.weight)]
     grads, losses = jax.lax.scan(accumulate, jax.tree.map(jnp.zeros_like, state.params), parts)
-    return optimizer.apply(state, grads, learning_rate), {
-        "loss": losses.sum(),
-        "grad_norm": optax.tree.norm(grads),
-    }
+    metrics = {"loss": losses.sum(), "grad_norm": optax.tree.norm(grads)}
+    state = optimizer.apply(state, grads, learning_rate)
+    return keep_layout(state, mesh), keep_whole(metrics, mesh)

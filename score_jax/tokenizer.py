@@ -11,6 +11,8 @@ import sentencepiece
 from etils import epath
 from gemma import gm
 
+from score_jax.records import write_bytes
+
 # What the gemma package calls `<unusedX>`, images and audio has no place in so small a vocabulary.
 _CONTROL = ("<mask>",)
 _SYMBOLS = ("<start_of_turn>", "<end_of_turn>", "\n")
@@ -75,5 +77,5 @@ def train_tokenizer(texts: Iterable[str], path: epath.PathLike, *, vocab_size: i
             f"config.tokenizer.vocab_size = {vocab_size}: no vocabulary of that size from this text ({error})"
         ) from error
     epath.Path(path).parent.mkdir(parents=True, exist_ok=True)
-    epath.Path(path).write_bytes(model.getvalue())
+    write_bytes(path, model.getvalue())
     return SmallTokenizer(path=path)

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import ml_collections
 from etils import epath
 
+from score_jax import hosts, offline, prompts
 from score_jax import model as models
-from score_jax import offline, prompts
 from score_jax.base import make_base, remember_base
 from score_jax.checkpoint import Checkpoints
-from score_jax.config import check_workdir, claim_workdir
+from score_jax.config import check_workdir, claim_workdir, deciding
 from score_jax.config_check import SUPERVISED
 from score_jax.log import say
-from score_jax.mesh import check_rows, data_mesh, everywhere
+from score_jax.mesh import check_rows, mesh_of, place
 from score_jax.rl import rl_stage
 from score_jax.sft import gather, sft_stage
 from score_jax.step import Optimizer
@@ -29,15 +29,17 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, sandbox: str =
     `sandbox` is for tasks whose attempts are programs, see `Task.prepare`.
     """
     check_workdir(workdir, config)
-    devices = data_mesh()
+    devices = mesh_of(config)
     rows = config.problems_per_step * config.samples_per_problem
     check_rows(rows, devices, "config.problems_per_step")
-    check_rows(rows // config.rollout_parts, devices, "config.rollout_parts")
+    for field in ("rollout_parts", "micro_batches"):
+        check_rows(rows // config[field], devices, f"config.{field}")
     task = training_task(config)
     measured = evaluation_task(config, task)
     pool = first_of(task.problems("train"), config.train_problems, "config.train_problems")
     tested = measured.problems(config.evaluate.split)
     tested = first_of(tested, config.evaluate.problems, "config.evaluate.problems")
+    hosts.assert_alike([deciding(config), [problem.id for problem in pool]], "configs or problems")
     task.prepare(sandbox, say)
     if measured is not task:
         measured.prepare(sandbox, say)
@@ -54,8 +56,8 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, sandbox: str =
     optimizer = Optimizer(**config.optimizer.to_dict())
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         adapters_key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(b"adapters"))
-        untrained = lambda: jax.device_put(
-            models.init_trainable(actor.model, base, adapters_key, config.train_dtype), everywhere(devices)
+        untrained = lambda: place(
+            models.init_trainable(actor.model, base, adapters_key, config.train_dtype), devices
         )
         trainable, begin = untrained(), 0
         for key in config.stages:
@@ -74,7 +76,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, sandbox: str =
                 trainable = untrained()
             # A stage starts with a fresh optimiser; anywhere later it goes on from a checkpoint.
             state = optimizer.init(trainable).replace(step=jnp.int32(begin))
-            state = jax.device_put(state, everywhere(devices))
+            state = place(state, devices)
             if saved:
                 state = checkpoints.restore(saved[-1], state)
             if left and stage.objective in SUPERVISED:

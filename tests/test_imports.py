@@ -27,8 +27,8 @@ charts  run  estimates  study_file
 report  figures
 study_charts  study_tables
 study_page
-mesh  log  checkpoint  config_check
-config
+log  checkpoint  config_check
+mesh  config  hosts
 compare  study_cells
 claims
 findings

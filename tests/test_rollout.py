@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
-from score_jax import mesh, prompts, rollout
+from score_jax import prompts, rollout
 from score_jax.chat import plain
 from score_jax.evaluate import attempt_rows
 from score_jax.rl import step_metrics
@@ -193,7 +193,6 @@ def test_roll_out_samples_each_problem_and_grades_what_was_sampled(actor):
     np.testing.assert_allclose(parts.logp, episodes.logp, atol=1e-5)
     assert in_parts.texts == graded.texts
 
-    sharding = mesh.by_row(mesh.data_mesh())
-    spread, _ = rollout.roll_out(actor, params, problems, keys, temperature=1.0, sharding=sharding)
+    spread, _ = rollout.roll_out(actor, params, problems, keys, temperature=1.0, mesh=tiny.mesh(2, 4))
     assert len(spread.tokens.sharding.device_set) == 8
     np.testing.assert_array_equal(spread.tokens, tokens)

@@ -46,13 +46,14 @@ def keys(seed: int = 7):
 
 @functools.cache
 def jitted():
-    return jax.jit(sampling.sample, static_argnames=("model", "slots", "pad", "end"))
+    return jax.jit(sampling.sample, static_argnames=("model", "slots", "pad", "end", "mesh"))
 
 
-def sample(tokens, row_keys, temperature: float = 1.0, attempts: int = 2, slots: Slots = SLOTS):
+def sample(tokens, row_keys, temperature: float = 1.0, attempts: int = 2, slots: Slots = SLOTS, devices=None):
     slots = dataclasses.replace(slots, attempts=attempts)
-    args = (tiny.model(VOCAB), params(), tokens, row_keys)
-    return jitted()(*args, slots=slots, temperature=temperature, pad=PAD, end=EOS)
+    weights = mesh.place(params(), devices) if devices else params()
+    args = (tiny.model(VOCAB), weights, tokens, row_keys)
+    return jitted()(*args, slots=slots, temperature=temperature, pad=PAD, end=EOS, mesh=devices)
 
 
 def sample_anew(tokens, row_keys, temperature: float, slots: Slots = SLOTS):
@@ -213,11 +214,11 @@ def test_a_row_depends_on_its_own_prompt_and_key_alone():
     assert np.any(others.tokens != expected.tokens)
 
 
-def test_eight_devices_sample_what_one_does():
-    assert len(jax.devices()) == 8
-    tokens, row_keys = prompts(), keys()
+@pytest.mark.parametrize("sizes", tiny.MESHES.values(), ids=tiny.MESHES)
+def test_eight_devices_sample_what_one_does(sizes):
+    tokens, row_keys, devices = prompts(), keys(), tiny.mesh(*sizes)
     one = sample(tokens, row_keys)
-    spread = sample(*jax.device_put((tokens, row_keys), mesh.by_row(mesh.data_mesh())))
+    spread = sample(*jax.device_put((tokens, row_keys), mesh.by_row(devices)), devices=devices)
     assert len(spread.tokens.sharding.device_set) == 8
     np.testing.assert_array_equal(spread.tokens, one.tokens)
     np.testing.assert_array_equal(spread.attempt, one.attempt)

@@ -137,6 +137,11 @@ def train(learner=LEARNER, objective=OBJECTIVE, rate=1e-2, data=None, put=lambda
     return step.train_step(state, {}, REF_PARAMS, data, objective, jnp.float32(rate), learner=learner)
 
 
+def putting(devices):
+    """Puts a state and a batch where they belong on a mesh."""
+    return lambda state, data: (mesh.place(state, devices), jax.device_put(data, mesh.by_row(devices)))
+
+
 def assert_same_update(found, expected):
     (state, metrics), (other, other_metrics) = found, expected
     # subtle: Adam's first update is close to the gradient's sign, whatever its size; so the moments too.
@@ -150,13 +155,10 @@ def test_accumulation_equals_the_big_batch(micro_batches):
     assert_same_update(train(dataclasses.replace(LEARNER, micro_batches=micro_batches)), train())
 
 
-def test_eight_devices_update_as_one_does():
-    devices = mesh.data_mesh()
-
-    def put(state, data):
-        return jax.device_put(state, mesh.everywhere(devices)), jax.device_put(data, mesh.by_row(devices))
-
-    spread = train(put=put)
+@pytest.mark.parametrize("sizes", tiny.MESHES.values(), ids=tiny.MESHES)
+def test_eight_devices_update_as_one_does(sizes):
+    devices = tiny.mesh(*sizes)
+    spread = train(dataclasses.replace(LEARNER, mesh=devices), put=putting(devices))
     assert len(spread[0].params["final_norm"]["scale"].sharding.device_set) == 8
     assert_same_update(spread, train())
 
@@ -168,13 +170,15 @@ def test_eight_devices_share_the_work_of_every_micro_batch(micro_batches):
     few = experience()
     data = jax.tree.map(lambda x: jnp.tile(x, (rows // ROWS, *(1,) * (x.ndim - 1))), few)
     learner = dataclasses.replace(LEARNER, micro_batches=micro_batches)
-    devices = mesh.data_mesh()
+    devices = tiny.mesh()
 
-    def update(params, reference, data):
-        state, rate = OPTIMIZER.init(params), jnp.float32(1e-2)
-        return step.train_step(state, {}, reference, data, OBJECTIVE, rate, learner=learner)[0].params
+    def operations(rows, whole, devices=None):
+        spread = dataclasses.replace(learner, mesh=devices)
 
-    def operations(rows, whole):
+        def update(params, reference, data):
+            state, rate = OPTIMIZER.init(params), jnp.float32(1e-2)
+            return step.train_step(state, {}, reference, data, OBJECTIVE, rate, learner=spread)[0].params
+
         args = jax.device_put((PARAMS, REF_PARAMS), whole)
         arrays = jax.tree.leaves(jax.device_put(data, rows))
         rebuilt = lambda params, reference, leaves: update(
@@ -183,7 +187,7 @@ def test_eight_devices_share_the_work_of_every_micro_batch(micro_batches):
         return jax.jit(rebuilt).lower(*args, arrays).compile().cost_analysis()["flops"]
 
     alone = operations(jax.devices()[0], jax.devices()[0])
-    shared = operations(mesh.by_row(devices), mesh.everywhere(devices))
+    shared = operations(mesh.by_row(devices), mesh.everywhere(devices), devices)
     assert shared < 0.2 * alone
 
 
@@ -197,14 +201,15 @@ def test_both_stages_run_the_same_compiled_step():
     assert optax.tree.norm(optax.tree.sub(one.params, two.params)) > 0.01
 
 
-def test_later_updates_on_a_mesh_compile_nothing():
-    devices = mesh.data_mesh()
-    state = jax.device_put(OPTIMIZER.init(tiny.copy(PARAMS)), mesh.everywhere(devices))
-    reference = jax.device_put(REF_PARAMS, mesh.everywhere(devices))
-    data = jax.device_put(experience(), mesh.by_row(devices))
+@pytest.mark.parametrize("sizes", tiny.MESHES.values(), ids=tiny.MESHES)
+def test_later_updates_on_a_mesh_compile_nothing(sizes):
+    devices = tiny.mesh(*sizes)
+    learner = dataclasses.replace(LEARNER, mesh=devices)
+    state, data = putting(devices)(OPTIMIZER.init(tiny.copy(PARAMS)), experience())
+    reference = mesh.place(REF_PARAMS, devices)
     compiled = []
     for _ in range(3):
-        state, _ = step.train_step(state, {}, reference, data, OBJECTIVE, jnp.float32(1e-2), learner=LEARNER)
+        state, _ = step.train_step(state, {}, reference, data, OBJECTIVE, jnp.float32(1e-2), learner=learner)
         compiled.append(step.train_step._cache_size())
     assert compiled[0] == compiled[2]
 
@@ -317,13 +322,10 @@ def test_supervised_updates_that_save_memory_are_the_same(settings):
     assert_same_update(imitate(**settings), imitate())
 
 
-def test_eight_devices_imitate_as_one_does():
-    devices = mesh.data_mesh()
-
-    def put(state, data):
-        return jax.device_put(state, mesh.everywhere(devices)), jax.device_put(data, mesh.by_row(devices))
-
-    assert_same_update(imitate(put), imitate())
+@pytest.mark.parametrize("sizes", tiny.MESHES.values(), ids=tiny.MESHES)
+def test_eight_devices_imitate_as_one_does(sizes):
+    devices = tiny.mesh(*sizes)
+    assert_same_update(imitate(putting(devices), mesh=devices), imitate())
 
 
 def test_micro_batches_must_divide_the_examples():

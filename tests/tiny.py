@@ -16,12 +16,22 @@ from gemma import gm
 
 from score_jax import model as models
 from score_jax.datasets import number_riddles
+from score_jax.mesh import make_mesh
 from score_jax.sampling import Slots
 from score_jax.tokenizer import train_tokenizer
 from score_jax.types import CONTEXT, PADDING, Episodes, Problem
 
 VOCAB, PAD, EOS = 40, 0, 1
 SLOTS = Slots(prompt=5, attempt=6, instruction=(7, 8, 9), attempts=2)
+
+
+def mesh(data: int = 8, fsdp: int = 1, tensor: int = 1):
+    """A mesh over as many of the test's eight devices as it takes."""
+    return make_mesh((data, fsdp, tensor), tuple(jax.devices()[: data * fsdp * tensor]))
+
+
+# By names that say their sizes: data x fsdp x tensor.
+MESHES = {"8x1x1": (8, 1, 1), "2x4x1": (2, 4, 1), "1x8x1": (1, 8, 1), "2x2x2": (2, 2, 2)}
 
 
 @functools.cache

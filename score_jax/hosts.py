@@ -1,0 +1,106 @@
+"""Several hosts that run the same command: one process each, all with all problems, and one that writes.
+
+Arrays span the hosts' devices. What is not an array does not: each host grades the episodes that lie with it,
+and `exchange` gives all hosts what each has found, so that from there on they compute the same. Files are
+written by the first host alone; the work directory is one that all of them see (a bucket, or NFS).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jaxtyping import Array, Bool, Shaped
+
+from score_jax import records
+
+
+def start(hosts: str, heartbeat_s: int) -> None:
+    """Joins the other hosts, before anything else is asked of JAX.
+
+    Args:
+      hosts: '' for one host; 'auto' where the cluster says who is there (Cloud TPU, GKE, Slurm, MPI); or
+        'ADDRESS:PORT,COUNT,NUMBER': where the first host listens, how many there are, and which this is.
+      heartbeat_s: seconds after which a silent host is taken for dead.
+
+    Raises:
+      ValueError: `hosts` is not understood, or there is no cluster that says who is there.
+    """
+    if not hosts:
+        return
+    joined: dict[str, Any] = {"heartbeat_timeout_seconds": heartbeat_s}
+    if hosts != "auto":
+        address, *numbers = hosts.split(",")
+        if len(numbers) != 2 or not all(number.isdigit() for number in numbers):
+            raise ValueError(f"--hosts={hosts}: write auto, or ADDRESS:PORT,COUNT,NUMBER")
+        joined |= {"coordinator_address": address}
+        joined |= dict(zip(("num_processes", "process_id"), map(int, numbers), strict=True))
+    try:
+        jax.distributed.initialize(**joined)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"--hosts={hosts}: the hosts did not find each other ({error}); start the same command on all of "
+            "them, or name the first one with --hosts=ADDRESS:PORT,COUNT,NUMBER"
+        ) from error
+    records.write_files(jax.process_index() == 0)
+
+
+def wait(what: str) -> None:
+    """Until every host is here; then what the first one wrote can be read."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
+def fetch(x: Shaped[Array | np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+    """All of an array, on every host."""
+    if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    return multihost_utils.process_allgather(x, tiled=True)
+
+
+def is_mine(rows: Shaped[Array | np.ndarray, "E ..."]) -> Bool[np.ndarray, "E"]:
+    """Which rows of a spread array this host is to work on: each row is one host's alone."""
+    owner = np.full(rows.shape[0], jax.process_count())
+    if not isinstance(rows, jax.Array):
+        owner[:] = 0
+    else:
+        for device, (part, *_) in rows.sharding.devices_indices_map(rows.shape).items():
+            owner[part] = np.minimum(owner[part], device.process_index)
+    return owner == jax.process_index()
+
+
+def exchange(mine: Mapping[int, Any]) -> list[Any]:
+    """What all hosts have found, on every host.
+
+    Args:
+      mine: {row: its finding, of JSON's own types}; each of the rows 0, 1, ... is one host's.
+
+    Returns:
+      The findings in the order of the rows.
+    """
+    found = dict(mine)
+    if jax.process_count() > 1:
+        text = np.frombuffer(json.dumps(list(mine.items())).encode(), np.uint8)
+        lengths = multihost_utils.process_allgather(np.array([len(text)]))
+        padded = np.zeros(lengths.max(), np.uint8)
+        padded[: len(text)] = text
+        for length, row in zip(lengths.ravel(), multihost_utils.process_allgather(padded), strict=True):
+            found |= dict(json.loads(row[:length].tobytes()))
+    return [found[row] for row in range(len(found))]
+
+
+def assert_alike(values: Sequence[Any], what: str) -> None:
+    """Ends a run whose hosts have come to disagree.
+
+    Raises:
+      RuntimeError: the hosts have different values; says of what.
+    """
+    texts = exchange({jax.process_index(): json.dumps(values, sort_keys=True)})
+    if len(set(texts)) > 1:
+        raise RuntimeError(
+            f"the hosts have different {what}: start all of them with the same command and files"
+        )

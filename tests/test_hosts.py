@@ -1,0 +1,126 @@
+"""The same command on two hosts: two processes with four devices each give what one with eight gives."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from test_quickstart import options, params_at, rows_of
+
+from score_jax.__main__ import main
+
+ROOT = Path(__file__).resolve().parents[1]
+HEARTBEAT_S = 10
+CHANGES = {
+    "mesh__data": 2,
+    "mesh__fsdp": 4,
+    "checkpoint_every": 1,
+    "task": "tiny:EvenRiddles",
+    "stage2.steps": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A run of this process, with its eight devices."""
+    folder = tmp_path_factory.mktemp("alone")
+    for command in ("train", "evaluate"):
+        assert main([command, f"--workdir={folder / 'run'}", *options(folder, **CHANGES)]) == 0
+    return folder
+
+
+def launch(command: str, folder: Path) -> list[subprocess.Popen]:
+    """The same command on two hosts, whose output goes to host0.log and host1.log."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": f"{ROOT / 'tests'}",
+    }
+    words = [f"--workdir={folder / 'run'}", *options(folder, **CHANGES), f"--heartbeat={HEARTBEAT_S}"]
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "score_jax", command, *words, f"--hosts={address},2,{number}"],
+            cwd=ROOT,
+            env=environment,
+            stdout=(folder / f"host{number}.log").open("a"),
+            stderr=subprocess.STDOUT,
+        )
+        for number in (0, 1)
+    ]
+
+
+@contextlib.contextmanager
+def launched(command: str, folder: Path):
+    """As `launch`; whatever happens, nothing runs on."""
+    processes = launch(command, folder)
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def finish(command: str, folder: Path) -> None:
+    with launched(command, folder) as processes:
+        for number, process in enumerate(processes):
+            log = folder / f"host{number}.log"
+            assert process.wait(timeout=300) == 0, log.read_text()[-3000:]
+
+
+def assert_same_run(folder: Path, alone: Path) -> None:
+    """Parameters, log and evaluation of a run on two hosts, beside those of one process."""
+    for step in (0, 10):
+        found, wanted = (params_at(each / "run", each, step) for each in (folder, alone))
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-6), found, wanted)
+    rows = [rows_of(each / "run" / "metrics.jsonl") for each in (folder, alone)]
+    assert [row["step"] for row in rows[0]] == list(range(1, 11))
+    for mine, other in zip(*rows, strict=True):
+        assert mine.keys() == other.keys()
+        for key in ("reward_t1", "reward_t2", "changed", "length_t1", "length_t2"):
+            assert mine[key] == pytest.approx(other[key], abs=1e-6), (mine["step"], key)
+    for name in ("attempts.jsonl", "results.json"):
+        assert (folder / "run" / name).read_text() == (alone / "run" / name).read_text()
+
+
+def test_two_hosts_do_what_one_process_does(alone, tmp_path):
+    finish("train", tmp_path)
+    finish("evaluate", tmp_path)
+    assert_same_run(tmp_path, alone)
+
+
+def test_a_host_that_dies_ends_the_other_and_the_same_command_resumes(alone, tmp_path):
+    with launched("train", tmp_path) as (first, second):
+        while len(saved(tmp_path)) < 3:
+            assert first.poll() is second.poll() is None, (tmp_path / "host0.log").read_text()[-3000:]
+            time.sleep(0.2)
+        second.kill()
+        killed = time.monotonic()
+        assert first.wait(timeout=HEARTBEAT_S + 60) != 0
+        took = time.monotonic() - killed
+    assert took < HEARTBEAT_S + 10
+    assert "heartbeat" in (tmp_path / "host0.log").read_text()
+    assert len(saved(tmp_path)) < 10
+    finish("train", tmp_path)
+    finish("evaluate", tmp_path)
+    assert "Resuming" in (tmp_path / "host0.log").read_text()
+    assert_same_run(tmp_path, alone)
+
+
+def saved(folder: Path) -> list[int]:
+    """The steps of a run of which there are whole checkpoints."""
+    checkpoints = folder / "run" / "checkpoints"
+    return (
+        [int(path.name) for path in checkpoints.iterdir() if path.name.isdigit()]
+        if checkpoints.exists()
+        else []
+    )
