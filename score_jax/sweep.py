@@ -54,7 +54,7 @@ def sweep(
             with clock.on(cell):
                 make(cell, sandbox)
         if clock.done or number == len(wanted):
-            found = write_findings(config, points, every)
+            found = write_findings(config, workdir, points, every)
             say(progress(wanted, found, clock))
 
 
@@ -92,12 +92,22 @@ def make(cell: Cell, sandbox: str) -> None:
 
 
 def write_findings(
-    config: ml_collections.ConfigDict, points: Sequence[Point], cells: Mapping[str, Cell]
+    config: ml_collections.ConfigDict,
+    workdir: epath.Path,
+    points: Sequence[Point],
+    cells: Mapping[str, Cell],
 ) -> dict[str, Any]:
-    """Writes sweep.json from all points that are done, whichever call made them."""
+    """Writes sweep.json from all points that are done, whichever call made them.
+
+    Args:
+      config: the sweep's.
+      workdir: where it lies.
+      points: all of them.
+      cells: theirs, by name.
+    """
     done = {name: read_json(cell.workdir / "done.json") for name, cell in cells.items() if cell.done}
     about = {
-        "task": config.task.rpartition(":")[2],
+        "task": (config.evaluate.task or config.task).rpartition(":")[2],
         "split": config.evaluate.split,
         "statistic": f"acc_t{config.evaluate.attempts}",
         "fields": kinds_of(config, points),
@@ -115,7 +125,7 @@ def write_findings(
             }
         )
     found = findings_of(about, asked, done)
-    write_json(next(iter(cells.values())).workdir.parent / "sweep.json", found)
+    write_json(workdir / "sweep.json", found)
     return found
 
 

@@ -21,6 +21,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from score_jax import charts
 from score_jax.charts import Chart
 from score_jax.report import percent
+from score_jax.sweep_file import spelled
 
 SYMBOLS = {"alpha": "α", "beta_1": "β₁", "beta_2": "β₂"}
 BEST = "\N{BLACK STAR}"
@@ -38,7 +39,7 @@ def sweep_charts(found: Mapping[str, Any]) -> dict[str, Chart]:
     facets = [name for name, kind in found["fields"].items() if kind == "grid" and name not in (across, up)]
     groups: dict[tuple, list[str]] = {}
     for name in found["rows"]:
-        groups.setdefault(tuple(_text(found["rows"][name]["values"][f]) for f in facets), []).append(name)
+        groups.setdefault(tuple(spelled(found["rows"][name]["values"][f]) for f in facets), []).append(name)
     every = [row["statistics"][found["statistic"]]["mean"] for row in rows.values()]
     drawn = {}
     for number, (values, names) in enumerate(groups.items(), start=1):
@@ -57,7 +58,7 @@ def axes_of(found: Mapping[str, Any]) -> tuple[str | None, str | None]:
     varied = [
         name
         for name in found["fields"]
-        if len({_text(row["values"][name]) for row in found["rows"].values()}) > 1
+        if len({spelled(row["values"][name]) for row in found["rows"].values()}) > 1
     ]
     pair = [next((name for name in varied if name.split(".")[-1] == leaf), None) for leaf in _PAIR]
     if all(pair):
@@ -98,12 +99,12 @@ def heat_map(
         axes.set_xlim(-0.5, len(columns) - 0.5)
         axes.set_ylim(-0.5, len(lines) - 0.5)
         axes.spines["bottom"].set_visible(False)
-        axes.set_xticks(range(len(columns)), [_text(value) for value in columns])
-        axes.set_yticks(range(len(lines)), [_text(value) for value in lines] if up else [""])
+        axes.set_xticks(range(len(columns)), [spelled(value) for value in columns])
+        axes.set_yticks(range(len(lines)), [spelled(value) for value in lines] if up else [""])
         _name_axes(axes, fields)
         said = "; ".join(
             ", ".join(
-                f"{label_of(field)} {_text(value)}"
+                f"{label_of(field)} {spelled(value)}"
                 for field, value in ((across, columns[x]), (up, lines[y]))
                 if field
             )
@@ -168,7 +169,7 @@ def _ordered(rows: Mapping[str, Mapping], field: str | None) -> list[Any]:
     """A field's values: numbers ascending, others as they come."""
     if field is None:
         return [None]
-    values = list({_text(row["values"][field]): row["values"][field] for row in rows.values()}.values())
+    values = list({spelled(row["values"][field]): row["values"][field] for row in rows.values()}.values())
     return sorted(values) if all(isinstance(value, int | float) for value in values) else values
 
 
@@ -217,10 +218,6 @@ def _name_axes(axes: Axes, fields: tuple[str, str | None]) -> None:
     axes.set_xlabel(label_of(fields[0]), loc="right")
     if fields[1]:
         axes.set_ylabel(label_of(fields[1]), loc="top")
-
-
-def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _spoken(mean: float) -> str:

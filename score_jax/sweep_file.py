@@ -54,6 +54,13 @@ def read_sweep(folder: str | Path) -> dict[str, Any]:
     return found
 
 
+def spelled(value: Any) -> str:
+    """A field's value in a few characters: 5, 0.1, True; different values always differ."""
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        return f"{value:g}"
+    return str(value)
+
+
 def findings_of(
     about: Mapping[str, Any], points: Sequence[Mapping[str, Any]], done: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from etils import epath
 
 from score_jax.config import is_free, load_config, meant
 from score_jax.config_check import flatten
+from score_jax.sweep_file import spelled
 
 SPLIT = "validation"  # by which sweeps choose: numbers of the test split must not decide
 SHOWN = "configs/sweeps/alpha_beta_2.py"
@@ -237,9 +238,7 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
 
 def text_of(value: Any) -> str:
     """A value in a name: 5, 0.1, True; of what is long or unsafe in a name the beginning and a checksum."""
-    text = str(value)
-    if isinstance(value, float):
-        text = f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    text = spelled(value)
     if re.fullmatch(rf"[\w.+-]{{1,{_LONGEST}}}", text, re.ASCII):
         return text
     kept = re.sub(r"[^\w.+-]+", "-", text, flags=re.ASCII)[: _LONGEST - 9].strip("-")

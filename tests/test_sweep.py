@@ -87,16 +87,6 @@ def test_list_prints_the_arguments_that_make_a_point(capsys, tmp_path):
     assert set(listed) == {"alpha=5,beta_2=1", "alpha=0,beta_2=0.25"}
 
 
-def test_the_shipped_sweep_says_what_a_user_asks():
-    (path,) = epath.Path("configs/sweeps").glob("*.py")
-    text = path.read_text()
-    for word in ("Command", "Hardware"):
-        assert f"\n{word} " in text
-    assert (
-        f"sweep  --config=configs/sweeps/{path.name}" in text and f"report --workdir=runs/{path.stem}" in text
-    )
-
-
 RANDOM = {
     "random": {
         "stage2": {"alpha": (0.0, 10.0, "linear"), "learning_rate": (1e-5, 1e-3, "log")},
@@ -113,6 +103,8 @@ def test_draws_depend_on_the_seed_and_their_number_alone():
     fewer = {"random": {"stage2": {"alpha": (0.0, 10.0, "linear")}}}
     alone = [point.values["stage2.alpha"] for point in expand(config_with(**fewer, points=4, seed=7))]
     assert alone == [values["stage2.alpha"] for values in four]
+    alike = [draw(7, 0, name, (0.0, 1.0, "linear")) for name in ("stage1.alpha", "stage2.alpha")]
+    assert alike[0] != alike[1], "of fields that are drawn alike one must not follow the other"
     other = [point.values for point in expand(config_with(**RANDOM, points=4, seed=8))]
     assert not [values for values in other if values in four]
 
