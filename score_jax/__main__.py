@@ -1,4 +1,4 @@
-"""The commands: train | evaluate | solve | export | report | compare | study | sandbox-check."""
+"""The commands: train | evaluate | solve | export | report | compare | study | sweep | sandbox-check."""
 
 from __future__ import annotations
 
@@ -75,12 +75,16 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     sub.add_argument("--output", required=True, help="the new folder")
     command(
         "report",
-        "Write report.html from what lies in the work directory, or in a study's folder.",
+        "Write report.html from what lies in the work directory, or in a study's or a sweep's folder.",
         config=False,
     )
     command("compare", "Compare the methods in WORKDIR/METHOD/SEED (launch/seeds.sh).", config=False)
     sub = command("study", "Train and measure all methods of a study; the same command goes on.", config=True)
     sub.add_argument("--fast", action="store_true", help="the rows and seeds of config.study.fast alone")
+    sub = command("sweep", "Train and evaluate all points of a sweep; the same command goes on.", config=True)
+    sub.add_argument("--only", default="", metavar="NAME[,NAME]", help="these points alone")
+    text = "print each point's name and, as JSON, the arguments of train and evaluate that make it"
+    sub.add_argument("--list", action="store_true", help=text)
     text = "Say which layers of the sandbox for model-written programs hold here, and attack it."
     commands.add_parser("sandbox-check", help=text, description=text, allow_abbrev=False)
     return parser.parse_known_args(argv)
@@ -111,8 +115,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         from score_jax.report import write_report
         from score_jax.study_file import holds_study
         from score_jax.study_page import write_study_page
+        from score_jax.sweep_file import holds_sweep
+        from score_jax.sweep_page import write_sweep_page
 
         write = write_study_page if holds_study(args.workdir) else write_report
+        write = write_sweep_page if holds_sweep(args.workdir) else write
         print(f"Report: {write(args.workdir)}")
         return 0
     if args.command == "compare":
@@ -149,6 +156,13 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         from score_jax.study import study
 
         study(config, workdir, fast=args.fast, sandbox=args.sandbox)
+    elif args.command == "sweep":
+        from score_jax.sweep import list_points, sweep
+
+        if args.list:
+            print(list_points(config, args.only))
+        else:
+            sweep(config, workdir, only=args.only, sandbox=args.sandbox)
     else:
         from score_jax.evaluate import evaluate
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -48,11 +48,15 @@ def _explain(error: Exception, overrides: Sequence[str], known: Mapping[str, Any
     for override in overrides:
         field = override.removeprefix("--config.").partition("=")[0]
         if field not in known:
-            close = difflib.get_close_matches(field, known, n=1, cutoff=0.5)
-            hint = f"did you mean {close[0]}?" if close else f"the fields are {', '.join(known)}"
-            return f"config.{field}: no such field; {hint}"
+            return f"config.{field}: no such field; {meant(field, known)}"
     lines = str(error).strip().splitlines()
     return lines[-1] if "Traceback" in lines else " ".join(str(error).split())  # of a config file's own error
+
+
+def meant(field: str, known: Iterable[str]) -> str:
+    """What to say to a field that there is not."""
+    close = difflib.get_close_matches(field, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else f"the fields are {', '.join(known)}"
 
 
 def check_workdir(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
@@ -70,7 +74,7 @@ def check_workdir(workdir: epath.Path, config: ml_collections.ConfigDict) -> Non
     differ = [
         f"{field} is {theirs.get(field, 'absent')!r} there and {ours.get(field, 'absent')!r} here"
         for field in sorted(theirs.keys() | ours.keys())
-        if not (_is_free(field) or field in unread) and theirs.get(field, missing) != ours.get(field, missing)
+        if not (is_free(field) or field in unread) and theirs.get(field, missing) != ours.get(field, missing)
     ]
     if differ:
         raise ValueError(
@@ -91,7 +95,8 @@ def shows_critiques(config: ml_collections.ConfigDict) -> bool:
     return any(config.pretrain[name].critiques > 0 for name in config.pretrain.phases)
 
 
-def _is_free(field: str) -> bool:
+def is_free(field: str) -> bool:
+    """Whether a field may change between two commands on one work directory."""
     return any(field == free or field.startswith(free + ".") for free in _FREE)
 
 
@@ -99,7 +104,7 @@ def deciding(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """The fields that decide about a run's numbers and its evaluation's, flat: not where things lie."""
     fields = flatten(_plain(config))
     return {
-        name: value for name, value in fields.items() if not _is_free(name) or name.startswith("evaluate.")
+        name: value for name, value in fields.items() if not is_free(name) or name.startswith("evaluate.")
     }
 
 
@@ -118,7 +123,7 @@ def relocate(config: ml_collections.ConfigDict, overrides: Sequence[str]) -> Non
         raise ValueError(_explain(error, overrides, flatten(config))) from error
     theirs, ours = flatten(config), flatten(moved)
     for field, value in ours.items():
-        if value != theirs[field] and not _is_free(field):
+        if value != theirs[field] and not is_free(field):
             raise ValueError(
                 f"config.{field} = {value!r}: the run has {theirs[field]!r}, and the run decides here"
             )

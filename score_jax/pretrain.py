@@ -26,7 +26,7 @@ from score_jax.types import Problem
 
 _FINGERPRINT = 100  # demonstrations that are enough to tell whether the task's code has changed
 # The sections of a config that the base model depends on.
-_SECTIONS = ("seed", "task", "tokenizer", "model", "slots", "pretrain")
+SECTIONS = ("seed", "task", "tokenizer", "model", "slots", "pretrain")
 
 
 def base_dir(config: ml_collections.ConfigDict, workdir: epath.Path) -> epath.Path:
@@ -102,7 +102,7 @@ def _settings(config: ml_collections.ConfigDict, task: Task) -> dict[str, Any]:
         del plain["slots"]["critique"]
         for name in plain["pretrain"]["phases"]:
             del plain["pretrain"][name]["critiques"]
-    return {key: plain[key] for key in _SECTIONS} | {"demonstrations": zlib.crc32(texts.encode())}
+    return {key: plain[key] for key in SECTIONS} | {"demonstrations": zlib.crc32(texts.encode())}
 
 
 def _actor(config: ml_collections.ConfigDict, task: Task, vocabulary: tokenizer.SmallTokenizer) -> Actor:

@@ -37,11 +37,11 @@ def as_markdown(study: Mapping[str, Any]) -> str:
     ]
     for row in _trained_alike(study["rows"]).values():
         found = row["statistics"]
-        cells = [_interval_text(found.get(name), signed=name == "delta") for name in MAIN]
+        cells = [interval_text(found.get(name), signed=name == "delta") for name in MAIN]
         cells.append(
             ", ".join(percent(seed) for seed in found["acc_t2"]["by_seed"]) if "acc_t2" in found else DASH
         )
-        cells.append(_interval_text(row.get("minus_score", {}).get("acc_t2"), signed=True, absent=""))
+        cells.append(interval_text(row.get("minus_score", {}).get("acc_t2"), signed=True, absent=""))
         lines.append(f"| {row['label'].replace('|', '&#124;')} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -57,7 +57,7 @@ def main_table(study: Mapping[str, Any], part: str) -> dict[str, Any]:
     table = [table_row(row["label"], row[part], names, seeds=seeds, problems=whole) for row in rows.values()]
     for entry, row in zip(table, rows.values(), strict=True):
         if gains:
-            entry["cells"].append(_cell(row.get("minus_score", {}).get("acc_t2"), signed=True))
+            entry["cells"].append(cell_of(row.get("minus_score", {}).get("acc_t2"), signed=True))
     columns = [COLUMNS[name] for name in names] + ["Acc@t2, SCoRe minus this"] * gains
     return {"columns": columns, "rows": table}
 
@@ -93,27 +93,29 @@ def table_row(
     sizes = {found[name]["n"] for name in names if name in found}
     notes += [f"{size:,} problems" for size in sorted(sizes - {problems})]
     cells = [
-        _cell(found.get(name), signed=name == "delta", printed=(printed or {}).get(name)) for name in names
+        cell_of(found.get(name), signed=name == "delta", printed=(printed or {}).get(name)) for name in names
     ]
     return {"label": label, "note": ", ".join(notes), "cells": cells}
 
 
-def _cell(found: Mapping[str, Any] | None, *, signed: bool, printed: float | None = None) -> dict[str, str]:
+def cell_of(found: Mapping[str, Any] | None, *, signed: bool, printed: float | None = None) -> dict[str, str]:
+    """A cell of a table: an estimate as text, with its interval and the range of its seeds."""
     paper = "" if printed is None else percent(printed / 100, signed)
     if found is None:
         return {"text": DASH, "interval": "", "seeds": "", "sign": "", "paper": paper}
     clear = signed and (found["low"] > 0 or found["high"] < 0)
-    joint = " to " if signed else DASH
+    joint, several = " to " if signed else DASH, len(found["by_seed"]) > 1
     return {
         "text": percent(found["mean"], signed),
         "interval": joint.join(percent(found[end], signed) for end in ("low", "high")),
-        "seeds": joint.join(percent(end(found["by_seed"]), signed) for end in (min, max)),
+        "seeds": joint.join(percent(end(found["by_seed"]), signed) for end in (min, max)) if several else "",
         "sign": ("up" if found["mean"] > 0 else "down") if clear else "",
         "paper": paper,
     }
 
 
-def _interval_text(found: Mapping[str, Any] | None, *, signed: bool, absent: str = DASH) -> str:
+def interval_text(found: Mapping[str, Any] | None, *, signed: bool, absent: str = DASH) -> str:
+    """71.2 [68.0, 74.1]: an estimate on one line."""
     if found is None:
         return absent
     mean, low, high = (percent(found[key], signed) for key in ("mean", "low", "high"))

@@ -20,8 +20,9 @@ from score_jax.config_check import SUPERVISED
 from score_jax.task import Task, load_task
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = sorted(path.name for path in (ROOT / "configs").glob("*.py"))
+CONFIGS = sorted(str(path.relative_to(ROOT / "configs")) for path in (ROOT / "configs").rglob("*.py"))
 NOT_MEASURED = (
+    "sweeps/alpha_beta_2.py",
     "study_quickstart.py",
     "quickstart_star.py",
     "quickstart_pair_sft.py",

@@ -24,12 +24,12 @@ attempts  instructions
 objectives  kl  losses
 metrics  paper_tables
 charts  run  estimates  study_file
-report  figures
-study_charts  study_tables
-study_page
+report  figures  sweep_file
+study_charts  study_tables  sweep_charts
+study_page  sweep_page
 log  checkpoint  config_check
 mesh  config  hosts
-compare  study_cells
+compare  study_cells  sweep_points
 claims
 findings
 task
@@ -54,6 +54,7 @@ base
 train  evaluate
 solve  export  measure
 study
+sweep
 __main__
 """
 FLOOR_OF = {
