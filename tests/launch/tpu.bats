@@ -96,14 +96,26 @@ slice() { tpu create >/dev/null && tpu setup >/dev/null && : >"$FAKE/calls"; }
 
 runs_of() { echo "$FAKE/home/my-tpu-$1/score_jax_runs/${2:-train}"; }
 
-# Waits until the run has ended on both workers.
-ends() {
-  for _ in {1..100}; do
-    if [ -e "$(runs_of 0)/exit" ] && [ -e "$(runs_of 1)/exit" ]; then return; fi
+# Waits until this holds, but not for ever.
+until_it_holds() {
+  local _
+  for _ in {1..600}; do
+    if "$@"; then return; fi
     sleep 0.1
   done
-  complain 'the run has not ended'
+  echo "never true: $*" >&2
+  return 1
 }
+
+has_ended() { [ -e "$(runs_of 0 "$@")/exit" ] && [ -e "$(runs_of 1 "$@")/exit" ]; }
+
+ends() { until_it_holds has_ended "$@"; }
+
+# Have so many slices been asked how the run on them is?
+are_watched() { [ "$(calls | grep -F 'worker.sh\ status' | grep -o 'ssh my-tpu[-a-z0-9]*' | sort -u | wc -l)" -eq "$1" ]; }
+
+# Lets the runs end whose plan is to wait.
+go() { touch "$FAKE/go"; }
 
 no_slice() { [ -z "$(find "$FAKE/qr" "$FAKE/node" "$FAKE/home" -mindepth 1)" ]; }
 
@@ -370,7 +382,7 @@ END
   ended 0 'worker my-tpu-w-0 absent'
   echo 'exit 7' >"$FAKE/plan"
   tpu train --run other -- --workdir=x
-  for _ in {1..50}; do [ ! -e "$(runs_of 1 other)/exit" ] || break; sleep 0.1; done
+  ends other
   run tpu status --run=other
   ended 0 'worker my-tpu-w-0 failed 7' 'worker my-tpu-w-1 failed 7'
   echo PREEMPTED >"$FAKE/node/my-tpu"
@@ -558,8 +570,9 @@ END
 
 @test "watch takes up a run that goes on already" {
   slice
-  echo 'sleep 4' >"$FAKE/plan"
+  echo wait >"$FAKE/plan"
   tpu train -- --workdir=gs://b/run
+  (until_it_holds are_watched 1 && go) 3>&- &
   run tpu train --watch -- --workdir=gs://b/run
   ended 0 "goes on already; watching it" 'has finished'
   [ "$(wc -l <"$FAKE/starts")" -eq 2 ]
@@ -718,33 +731,28 @@ END
 
 @test "a sweep runs as many slices at a time as asked for" {
   points
-  printf 'sleep 2\nsleep 2\n' >"$FAKE/plan"
-  tpu sweep --config=c --workdir=gs://b/sweep --jobs 2 >"$BATS_TEST_TMPDIR/printed" 3>&- &
-  both=no
-  for _ in {1..80}; do
-    if [ "$(find "$FAKE/node" -type f 2>/dev/null | wc -l)" -eq 2 ]; then both=yes; fi
-    sleep 0.1
-  done
-  wait "$!"
-  [ "$both" = yes ]
+  printf 'wait\nwait\n' >"$FAKE/plan"
+  (until_it_holds are_watched 2 && touch "$FAKE/both"; go) 3>&- &
+  run tpu sweep --config=c --workdir=gs://b/sweep --jobs 2
+  ended 0 'All 2 points are done.'
+  [ -e "$FAKE/both" ]
   no_slice
 }
 
 @test "a sweep that is stopped watches no more, and goes on when it is run again" {
   points
-  printf 'sleep 8\nsleep 8\n' >"$FAKE/plan"
+  printf 'wait\nwait\n' >"$FAKE/plan"
   "$checkout/launch/tpu/sweep.sh" --config=c --workdir=gs://b/sweep --jobs 2 >"$BATS_TEST_TMPDIR/printed" 2>&1 3>&- &
   pid=$!
-  for _ in {1..200}; do
-    if [ "$(wc -l 2>/dev/null <"$FAKE/starts")" = 4 ]; then break; fi
-    sleep 0.1
-  done
+  until_it_holds are_watched 2
   kill -TERM "$pid"
-  run wait "$pid"
+  wait "$pid" || true
   grep -q 'The runs go on by themselves' "$BATS_TEST_TMPDIR/printed"
   sleep 0.5
   run pgrep -f "$checkout/launch/tpu/train.sh"
   [ "$status" -eq 1 ]
+  : >"$FAKE/calls"
+  (until_it_holds are_watched 2 && go) 3>&- &
   run tpu sweep --config=c --workdir=gs://b/sweep --jobs 2
   ended 0 "alpha=1: The run 'point' goes on already" 'All 2 points are done.'
   no_slice
