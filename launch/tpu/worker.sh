@@ -94,7 +94,7 @@ start() {
 
 # Runs the steps, one after another, until one fails.
 run_steps() {
-  local arguments=() word step code=0
+  local arguments=() hosts=() word step code=0
   exec >>"$folder/log" 2>&1
   printf '%s\n' "$$" >"$folder/pid.new"
   mv "$folder/pid.new" "$folder/pid"
@@ -104,7 +104,11 @@ run_steps() {
   cd "$root"
   while IFS= read -r step; do
     printf '== %s: %s on %s\n' "$(date)" "$step" "$(hostname)"
-    PYTHONUNBUFFERED=1 .venv/bin/python -m score_jax "$step" "${arguments[@]}" </dev/null || code=$?
+    # The hosts of a slice work as one; a slice of one host finds itself.
+    hosts=()
+    case $step in train | evaluate) hosts=(--hosts=auto) ;; esac
+    PYTHONUNBUFFERED=1 .venv/bin/python -m score_jax "$step" ${hosts[@]+"${hosts[@]}"} "${arguments[@]}" \
+      </dev/null || code=$?
     if [ "$code" -ne 0 ]; then break; fi
   done <"$folder/steps"
   printf '== %s: exit code %s\n' "$(date)" "$code"

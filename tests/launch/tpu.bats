@@ -350,7 +350,7 @@ END
   run tpu train -- "${HOSTILE[@]}"
   ended 0 'is going on'
   ends
-  printf '%s\0' -m score_jax train "${HOSTILE[@]}" >"$BATS_TEST_TMPDIR/wanted"
+  printf '%s\0' -m score_jax train --hosts=auto "${HOSTILE[@]}" >"$BATS_TEST_TMPDIR/wanted"
   for n in 0 1; do
     cmp "$FAKE/home/my-tpu-$n/argv" "$BATS_TEST_TMPDIR/wanted"
     [ "$(cat "$(runs_of "$n")/exit")" = 0 ]
@@ -504,7 +504,7 @@ END
   [ "$(count '--spot')" -eq 2 ]
   [ "$(count 'queued-resources delete my-tpu --force')" -eq 1 ]
   [ "$(wc -l <"$FAKE/starts")" -eq 4 ]
-  printf '%s\0' -m score_jax train --workdir=gs://b/run 'two words' | cmp - "$FAKE/home/my-tpu-1/argv"
+  printf '%s\0' -m score_jax train --hosts=auto --workdir=gs://b/run 'two words' | cmp - "$FAKE/home/my-tpu-1/argv"
 }
 
 @test "watch notices the preemption of a node made with --direct" {
