@@ -35,8 +35,9 @@ def alone(tmp_path_factory):
     return folder
 
 
-def launch(command: str, folder: Path) -> list[subprocess.Popen]:
-    """The same command on two hosts, whose output goes to host0.log and host1.log."""
+@contextlib.contextmanager
+def launched(command: str, folder: Path, **changes):
+    """The same command on two hosts, whose output goes to host0.log and host1.log; nothing runs on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -45,42 +46,34 @@ def launch(command: str, folder: Path) -> list[subprocess.Popen]:
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": f"{ROOT / 'tests'}",
     }
-    words = [f"--workdir={folder / 'run'}", *options(folder, **CHANGES), f"--heartbeat={HEARTBEAT_S}"]
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "score_jax", command, *words, f"--hosts={address},2,{number}"],
-            cwd=ROOT,
-            env=environment,
-            stdout=(folder / f"host{number}.log").open("a"),
-            stderr=subprocess.STDOUT,
-        )
-        for number in (0, 1)
+    words = [
+        f"--workdir={folder / 'run'}",
+        *options(folder, **CHANGES | changes),
+        f"--heartbeat={HEARTBEAT_S}",
     ]
-
-
-@contextlib.contextmanager
-def launched(command: str, folder: Path):
-    """As `launch`; whatever happens, nothing runs on."""
-    processes = launch(command, folder)
-    try:
+    with contextlib.ExitStack() as stack:
+        processes = []
+        for number in (0, 1):
+            log = stack.enter_context((folder / f"host{number}.log").open("a"))
+            call = [sys.executable, "-m", "score_jax", command, *words, f"--hosts={address},2,{number}"]
+            process = subprocess.Popen(call, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+            processes.append(stack.enter_context(process))
+            stack.callback(process.kill)
         yield processes
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
 
 
-def finish(command: str, folder: Path) -> None:
-    with launched(command, folder) as processes:
+def finish(command: str, folder: Path, **changes) -> None:
+    with launched(command, folder, **changes) as processes:
         for number, process in enumerate(processes):
             log = folder / f"host{number}.log"
             assert process.wait(timeout=300) == 0, log.read_text()[-3000:]
 
 
-def assert_same_run(folder: Path, alone: Path) -> None:
-    """Parameters, log and evaluation of a run on two hosts, beside those of one process."""
+def assert_same_run(folder: Path, alone: Path, **changes) -> None:
+    """Parameters and log of a run on two hosts, beside those of one process."""
     for step in (0, 10):
-        found, wanted = (params_at(each / "run", each, step) for each in (folder, alone))
+        wanted = params_at(alone / "run", alone, step, **CHANGES)
+        found = params_at(folder / "run", folder, step, **CHANGES | changes)
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-6), found, wanted)
     rows = [rows_of(each / "run" / "metrics.jsonl") for each in (folder, alone)]
     assert [row["step"] for row in rows[0]] == list(range(1, 11))
@@ -88,18 +81,19 @@ def assert_same_run(folder: Path, alone: Path) -> None:
         assert mine.keys() == other.keys()
         for key in ("reward_t1", "reward_t2", "changed", "length_t1", "length_t2"):
             assert mine[key] == pytest.approx(other[key], abs=1e-6), (mine["step"], key)
-    for name in ("attempts.jsonl", "results.json"):
-        assert (folder / "run" / name).read_text() == (alone / "run" / name).read_text()
 
 
 def test_two_hosts_do_what_one_process_does(alone, tmp_path):
     finish("train", tmp_path)
     finish("evaluate", tmp_path)
     assert_same_run(tmp_path, alone)
+    for name in ("attempts.jsonl", "results.json"):
+        assert (tmp_path / "run" / name).read_text() == (alone / "run" / name).read_text()
 
 
 def test_a_host_that_dies_ends_the_other_and_the_same_command_resumes(alone, tmp_path):
-    with launched("train", tmp_path) as (first, second):
+    base = {"base_dir": str(alone / "base")}
+    with launched("train", tmp_path, **base) as (first, second):
         while len(saved(tmp_path)) < 3:
             assert first.poll() is second.poll() is None, (tmp_path / "host0.log").read_text()[-3000:]
             time.sleep(0.2)
@@ -110,10 +104,9 @@ def test_a_host_that_dies_ends_the_other_and_the_same_command_resumes(alone, tmp
     assert took < HEARTBEAT_S + 10
     assert "heartbeat" in (tmp_path / "host0.log").read_text()
     assert len(saved(tmp_path)) < 10
-    finish("train", tmp_path)
-    finish("evaluate", tmp_path)
+    finish("train", tmp_path, **base)
     assert "Resuming" in (tmp_path / "host0.log").read_text()
-    assert_same_run(tmp_path, alone)
+    assert_same_run(tmp_path, alone, **base)
 
 
 def saved(folder: Path) -> list[int]:

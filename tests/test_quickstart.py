@@ -81,8 +81,8 @@ def state_at(workdir, folder, step):
         return checkpoints.restore(step, like)
 
 
-def params_at(workdir, folder, step):
-    args = options(folder)
+def params_at(workdir, folder, step, **changes):
+    args = options(folder, **changes)
     config = load_config(args[0].removeprefix("--config="), args[1:])
     actor, base = load_base(config, epath.Path(workdir), load_task(config.task, config.data_dir))
     with Checkpoints(epath.Path(workdir) / "checkpoints") as checkpoints:
