@@ -3,7 +3,7 @@ r"""SCoRe on code with Gemma 3 4B, low-rank adapters: trained on MBPP, evaluated
 Command   python -m score_jax train --config=configs/code_gemma3_4b.py --workdir=DIR \
               --config.model.checkpoint=gemma3-4b-it --config.model.tokenizer=tokenizer_gemma3.model \
               --config.files.mbpp=mbpp.jsonl --config.evaluate.files.human_eval=HumanEval.jsonl.gz
-Hardware  2 accelerators of 48 GB or more, each with a full copy; Linux, whose kernel the sandbox needs
+Hardware  accelerators with 64 GB or more in all; Linux, whose kernel the sandbox needs
 Memory    as configs/math_gemma3_4b.py, but 28 GB of the sampler's cache and micro-batches of 8
 Paper     nothing of this model; Table 3 has Gemini 1.0 Pro: Acc@t1 / Acc@t2 from 53.7 / 56.7 to 52.4 / 64.6
 Result    not run: no weights were at hand

@@ -3,11 +3,11 @@ r"""SCoRe on GSM8K with Gemma 3 1B: the smallest run on real words.
 Command   python -m score_jax train --config=configs/gsm8k_gemma3_1b.py --workdir=DIR \
               --config.model.checkpoint=gemma3-1b-it --config.model.tokenizer=tokenizer_gemma3.model \
               --config.files.train=train.jsonl --config.files.test=test.jsonl
-Hardware  accelerators of 40 GB or more; each holds a full copy, and batches are spread over them
-Memory    of each device, by arithmetic: 16 GB for 1.00 billion parameters (float32 with Adam's two moments,
+Hardware  accelerators with 40 GB or more in all; parameters and batches are spread over them
+Memory    of all devices together, by arithmetic: 16 GB for 1.00 billion parameters (float32 with Adam's two moments,
           12 bytes each, and two bfloat16 copies to compute and to compare with), 8 GB for the gradient and
           its sum; the sampler's cache for 256 episodes, 9 GB, and the layers' inputs of a micro-batch
-          of 32, 3 GB, are spread over the devices; one layer's activations come on top
+          of 32, 3 GB; on each device one layer's parameters and activations come on top
 Paper     nothing of this task or model
 Result    not run: no weights were at hand
 """

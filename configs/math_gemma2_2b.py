@@ -3,11 +3,11 @@ r"""SCoRe on MATH with Gemma 2 2B: the paper's open-model experiment (Table 8, A
 Command   python -m score_jax train --config=configs/math_gemma2_2b.py --workdir=DIR \
               --config.model.checkpoint=gemma2-2b-it --config.model.tokenizer=tokenizer_gemma2.model \
               --config.files.train=train.jsonl --config.files.test=test.jsonl
-Hardware  4 accelerators of 80 GB or more; each holds a full copy, and batches are spread over them
-Memory    of each device, by arithmetic: 42 GB for 2.61 billion parameters (float32 with Adam's two moments,
+Hardware  accelerators with 160 GB or more in all; parameters and batches are spread over them
+Memory    of all devices together, by arithmetic: 42 GB for 2.61 billion parameters (float32 with Adam's two moments,
           12 bytes each, and two bfloat16 copies to compute and to compare with), 21 GB for the gradient and
           its sum; the sampler's cache for 64 episodes, 25 GB, and the layers' inputs of a micro-batch of
-          32, 14 GB, are spread over the devices; one layer's activations come on top
+          32, 14 GB; on each device one layer's parameters and activations come on top
 Paper     Table 5, of three attempts (here two): Acc@t1 / Acc@t2 from 16.8 / 16.8 (base) to 23.0 / 24.0
 Result    not run: no weights were at hand
 """
@@ -25,6 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.files = ml_collections.ConfigDict({"train": "", "validation": "", "test": ""})
     config.evaluate.files = ml_collections.ConfigDict({"test": ""})  # of another set, with evaluate.task
     config.model = quickstart.released("Gemma2_2B")
+    config.mesh.data, config.mesh.fsdp = 1, -1
     config.slots.prompt = 2048
     config.slots.attempt = 768
 

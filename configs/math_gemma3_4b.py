@@ -3,11 +3,11 @@ r"""SCoRe on MATH with Gemma 3 4B, low-rank adapters.
 Command   python -m score_jax train --config=configs/math_gemma3_4b.py --workdir=DIR \
               --config.model.checkpoint=gemma3-4b-it --config.model.tokenizer=tokenizer_gemma3.model \
               --config.files.train=train.jsonl --config.files.test=test.jsonl
-Hardware  4 accelerators of 40 GB or more; each holds a full copy, and batches are spread over them
-Memory    of each device, by arithmetic: 8 GB for 3.88 billion frozen parameters (bfloat16), 2 GB for 108
+Hardware  accelerators with 80 GB or more in all; parameters and batches are spread over them
+Memory    of all devices together, by arithmetic: 8 GB for 3.88 billion frozen parameters (bfloat16), 2 GB for 108
           million adapters (float32, with Adam's two moments, the gradient and its sum); the sampler's cache
-          for 64 episodes, 33 GB, and the layers' inputs of a micro-batch of 32, 20 GB, are spread over the
-          devices; one layer's activations come on top
+          for 64 episodes, 33 GB, and the layers' inputs of a micro-batch of 32, 20 GB; on each device
+          one layer's parameters and activations come on top
 Paper     nothing of this model; Table 2 has Gemini 1.5 Flash: Acc@t1 / Acc@t2 from 52.6 / 41.4 to 60.0 / 64.4
 Result    not run: no weights were at hand
 """
