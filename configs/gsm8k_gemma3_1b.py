@@ -4,7 +4,7 @@ Command   python -m score_jax train --config=configs/gsm8k_gemma3_1b.py --workdi
               --config.model.checkpoint=gemma3-1b-it --config.model.tokenizer=tokenizer_gemma3.model \
               --config.files.train=train.jsonl --config.files.test=test.jsonl
 Hardware  accelerators with 40 GB or more in all; parameters and batches are spread over them
-Memory    of all devices together, by arithmetic: 16 GB for 1.00 billion parameters (float32 with Adam's two moments,
+Memory    in all, by arithmetic: 16 GB for 1.00 billion parameters (float32 with Adam's two moments,
           12 bytes each, and two bfloat16 copies to compute and to compare with), 8 GB for the gradient and
           its sum; the sampler's cache for 256 episodes, 9 GB, and the layers' inputs of a micro-batch
           of 32, 3 GB; on each device one layer's parameters and activations come on top

@@ -24,6 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
         beta_2=0.1,
         beta_2_later=0.0,
         scale_kl=False,
+        imitation_rate=5e-6,
         learning_rate=5e-6,
         hold=1.0,
     )
