@@ -42,7 +42,8 @@ def launched(command: str, folder: Path, **changes):
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": os.environ["XLA_FLAGS"]
+        + " --xla_force_host_platform_device_count=4",  # the last one counts
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": f"{ROOT / 'tests'}",
     }
