@@ -2,11 +2,14 @@
 
 import os
 
-# Before JAX starts: the tests hold one device against eight. On a busy machine one of the eight may keep the others
-# waiting for longer than the 40 s after which XLA would end the process.
-PATIENCE = "--xla_cpu_collective_call_terminate_timeout_seconds=600"
-os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} {PATIENCE} --xla_force_host_platform_device_count=8"
+# Before JAX starts: the tests hold one device against eight. On a busy machine one of the eight may keep the
+# others waiting for longer than the 40 s after which XLA would end the process.
+os.environ["XLA_FLAGS"] = " ".join(
+    (
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_cpu_collective_call_terminate_timeout_seconds=600",
+        "--xla_force_host_platform_device_count=8",
+    )
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
