@@ -307,7 +307,7 @@ def test_a_critique_is_paid_with_the_attempt_that_it_prepares(actor):
     problems = [problem for problem in TASK.problems("test")[:4] for _ in range(samples)]
     keys = rollout.row_keys(0, "train", 0, len(problems))
     episodes, graded = rollout.roll_out(asking, params, problems, keys, temperature=1.0)
-    experience = rollout.experience_of(asking, episodes, graded)
+    experience = jax.tree.map(jnp.asarray, rollout.experience_of(asking, episodes, graded))
     learner = Learner(asking.model, Optimizer(1.0), samples, temperature=1.0, chunk=16)
     objective = jax.tree.map(jnp.float32, objectives.stage_two(2, alpha=alpha, beta_1=0.0))
     loss = lambda p: step.rl_loss(p, {}, params, experience, objective, learner)[0]

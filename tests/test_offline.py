@@ -138,6 +138,7 @@ def test_the_bonus_multiplies_the_policy_gradient_of_the_correction_and_nothing_
     """Against −Σ (1 + α) (r_2 − mean of the others' r_2) log π(y_2), over all logits at once."""
     alpha = 1.5
     problems, _, experience, graded = corrected(actor, params)
+    experience = jax.tree.map(jnp.asarray, experience)
     objective = jax.tree.map(jnp.float32, objectives.stage_two(2, alpha=alpha, beta_1=0.0))
 
     @jax.jit
@@ -349,7 +350,7 @@ def test_what_cannot_be_given_is_refused(change, message):
 def test_a_share_that_the_devices_cannot_share_is_refused(tmp_path, capsys):
     args = options(tmp_path, stage2__offline=0.125)
     assert main(["train", f"--workdir={tmp_path / 'run'}", *args]) == 2
-    assert "config.stage2.offline gives 2 rows, which 8 devices cannot share" in capsys.readouterr().err
+    assert "config.stage2.offline gives 2 rows, which 8 shares of the mesh cannot" in capsys.readouterr().err
 
 
 def test_given_first_attempts_are_trained_on_end_to_end(tmp_path):

@@ -169,7 +169,7 @@ def test_the_baselines_run(name, folder, tmp_path):
         ({"stage2__reference": "stage_three"}, "choose one of base, stage_one"),
         ({"task": "no.such:Task"}, "config.task = 'no.such:Task'"),
         ({"slots__prompt": 4}, "train with config.slots.prompt = 1"),
-        ({"problems_per_step": 7}, "8 devices cannot share evenly"),
+        ({"problems_per_step": 7}, "8 shares of the mesh cannot divide evenly"),
     ],
 )
 def test_bad_configs_end_in_one_line(change, message, folder, tmp_path, capsys):

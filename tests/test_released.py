@@ -60,7 +60,7 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_checkpoint_is_read_in_every_layout_in_the_models_dtype(folder, layout, dtype):
     model = models.named_gemma("tiny:TinyGemma3", dtype)
-    found = released.load_params(str(folder / layout), model)
+    found = released.load_params(str(folder / layout), model, tiny.mesh())
     expected = params_of(tiny.TinyGemma3(dtype=jnp.float32))
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.astype(dtype)), found, expected)
 
@@ -75,18 +75,20 @@ def test_a_checkpoint_is_read_in_every_layout_in_the_models_dtype(folder, layout
 )
 def test_a_wrong_path_is_one_clear_line(folder, path, message):
     with pytest.raises((FileNotFoundError, ValueError), match=message):
-        released.load_params(str(folder / path) if path else "", tiny.TinyGemma3(dtype=jnp.float32))
+        released.load_params(
+            str(folder / path) if path else "", tiny.TinyGemma3(dtype=jnp.float32), tiny.mesh()
+        )
 
 
 def test_a_checkpoint_of_another_architecture_is_refused_with_the_difference(folder):
     wide = tiny.TinyGemma3()
     wide = wide.clone(config=dataclasses.replace(wide.config, embed_dim=18))
     with pytest.raises(ValueError, match=r"embedder\.input_embedding is \(320, 16\) there and \(320, 18\)"):
-        released.load_params(str(folder / "nested"), wide)
+        released.load_params(str(folder / "nested"), wide, tiny.mesh())
     with pytest.raises(
         ValueError, match=r"TinyGemma2: .*gating_einsum is .*; the model has no .*; and 3 more"
     ):
-        released.load_params(str(folder / "nested"), tiny.TinyGemma2(dtype=jnp.float32))
+        released.load_params(str(folder / "nested"), tiny.TinyGemma2(dtype=jnp.float32), tiny.mesh())
 
 
 def test_a_tokenizer_is_that_of_the_models_version(folder):

@@ -172,7 +172,7 @@ STEPS, SIZE, SAMPLES = 3, 4, 2  # of the scripted sampling
 TINY = ml_collections.ConfigDict(
     {
         "seed": 3, "problems_per_step": SIZE, "samples_per_problem": SAMPLES, "temperature": 0.7,
-        "rollout_parts": 1, "log": {"every": 10},
+        "rollout_parts": 1, "log": {"every": 10}, "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
     }
 )  # fmt: skip
 
@@ -183,7 +183,7 @@ class Script:
     def __init__(self):
         self.asked, self.episodes = [], []
 
-    def __call__(self, actor, params, problems, keys, *, temperature, sharding, parts):
+    def __call__(self, actor, params, problems, keys, *, temperature, mesh, parts):
         episodes, rewards, _ = sampled(len(problems), seed=len(self.asked), share=0.25)
         self.asked.append((problems, np.asarray(jax.random.key_data(keys)).tolist(), params, temperature))
         self.episodes.append((episodes, rewards))
@@ -430,7 +430,7 @@ def test_pair_sft_runs(keep_right, folder, tmp_path):
     args = options(
         folder,
         "configs/quickstart_pair_sft.py",
-        **SMALL | {"stage1__keep_right": keep_right, "micro_batches": 4},
+        **SMALL | {"stage1__keep_right": keep_right, "micro_batches": 2},
     )
     for command in ("train", "evaluate"):
         assert main([command, f"--workdir={tmp_path}", *args]) == 0
