@@ -7,7 +7,7 @@ import os
 os.environ["XLA_FLAGS"] = " ".join(
     (
         os.environ.get("XLA_FLAGS", ""),
-        "--xla_cpu_collective_call_terminate_timeout_seconds=600",
+        "--xla_cpu_collective_call_terminate_timeout_seconds=120",
         "--xla_force_host_platform_device_count=8",
     )
 )
