@@ -44,29 +44,32 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
                 choices=("strict", "unsafe"),
                 help="unsafe: run model-written programs also where the sandbox does not hold",
             )
-            sub.add_argument(
-                "--hosts",
-                default="",
-                metavar="auto|ADDRESS:PORT,COUNT,NUMBER",
-                help="where the same command runs on several hosts: auto on Cloud TPU, GKE, Slurm, MPI; else "
-                "where the first one listens, how many there are, and which of them this is",
-            )
-            sub.add_argument(
-                "--heartbeat",
-                type=int,
-                default=30,
-                metavar="SECONDS",
-                help="a host that is silent for so long is taken for dead, and all end (30)",
-            )
         return sub
 
-    command("train", "Train; the same command again resumes.", config=True)
+    def on_hosts(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--hosts",
+            default="",
+            metavar="auto|ADDRESS:PORT,COUNT,NUMBER",
+            help="where the same command runs on several hosts: auto on Cloud TPU, GKE, Slurm, MPI; else "
+            "where the first one listens, how many there are, and which of them this is",
+        )
+        sub.add_argument(
+            "--heartbeat",
+            type=int,
+            default=30,
+            metavar="SECONDS",
+            help="a host that is silent for so long is taken for dead, and all end (30)",
+        )
+
+    on_hosts(command("train", "Train; the same command again resumes.", config=True))
     sub = command("evaluate", "Attempt a split and write attempts.jsonl and results.json.", config=True)
     sub.add_argument(
         "--checkpoint",
         default="stages",
         help="base | latest | best | a step | stages: the base and the best of every stage (default)",
     )
+    on_hosts(sub)
     sub = command("solve", "Show the attempts at a problem of yours.", config=False)
     sub.add_argument("--checkpoint", default="best", help="base | latest | best (default) | a step")
     sub.add_argument("problem", help="the problem's text")
@@ -146,7 +149,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     from score_jax.config import load_config
     from score_jax.hosts import start
 
-    start(args.hosts, args.heartbeat)
+    if args.command in ("train", "evaluate"):
+        start(args.hosts, args.heartbeat)
     config = load_config(args.config, rest)
     if args.command == "train":
         from score_jax.train import train
