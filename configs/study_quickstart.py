@@ -161,7 +161,7 @@ def plan() -> ml_collections.ConfigDict:
         *("self_refine", "star", "star_plus", "pair_sft", "pair_sft_plus", "star_stage_two", "no_online"),
         *("offline", "adaptive", "discount", "three", "unified", "critique"),
     )
-    study.pools = (96, 192, 768)  # training problems, beside config.train_problems
+    study.pools = (96, 768)  # training problems, beside config.train_problems
     study.pool_rows = ("score", "multi_turn", "no_stage_one", "no_shaping")
     study.fast = ml_collections.ConfigDict()
     study.fast.seeds = (0,)
