@@ -93,9 +93,14 @@ def layout(tree: Any, mesh: Mesh) -> list[NamedSharding]:
       mesh: the devices.
     """
 
+    return _lay(tree, mesh, lambda axis: axis)
+
+
+def _lay(tree: Any, mesh: Mesh, choose: Callable[[str | None], str | None]) -> list[NamedSharding]:
     def lay(path: tuple, leaf: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return NamedSharding(mesh, _fitting(_rule(name, leaf.ndim), leaf.shape, mesh))
+        spec = PartitionSpec(*map(choose, _rule(name, leaf.ndim)))
+        return NamedSharding(mesh, _fitting(spec, leaf.shape, mesh))
 
     return [lay(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 
@@ -130,6 +135,18 @@ def keep_layout(tree: Any, mesh: Mesh | None) -> Any:
     leaves, structure = jax.tree.flatten(tree)
     held = jax.lax.with_sharding_constraint(leaves, layout(tree, mesh))
     return jax.tree.unflatten(structure, held)
+
+
+def gathered(tree: Any, mesh: Mesh | None) -> Any:
+    """Inside jit: parameters as they are used, no longer cut over fsdp; without a mesh nothing is held.
+
+    Left to itself the compiler gathers rows and leaves parameters cut, which moves far more.
+    """
+    if mesh is None:
+        return tree
+    leaves, structure = jax.tree.flatten(tree)
+    whole = _lay(tree, mesh, lambda axis: None if axis == "fsdp" else axis)
+    return jax.tree.unflatten(structure, jax.lax.with_sharding_constraint(leaves, whole))
 
 
 def keep_rows(tree: Any, mesh: Mesh | None, spec: PartitionSpec = BATCH) -> Any:

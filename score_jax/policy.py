@@ -11,9 +11,11 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from score_jax import model as models
+from score_jax.mesh import gathered, keep_rows
 from score_jax.types import CONTEXT, PADDING, Episodes
 
 
@@ -29,10 +31,12 @@ def hidden_states(
     attempt: Int[Array, "E L"],
     *,
     remat: bool = False,
+    mesh: Mesh | None = None,
 ) -> Float[Array, "E L D"]:
     """The final hidden states of whole transcripts; every attempt in one forward pass.
 
-    With `remat` the backward pass computes each layer anew and holds what is within one of them alone.
+    With `remat` the backward pass computes each layer anew and holds what is within one of them alone. On a
+    mesh each layer gathers its parameters where it needs them, in the backward pass again.
 
     attention mask of one row · · p p 1 1 · f 2 2     (· = padding, anywhere)
     a query sees the non-padding tokens up to itself
@@ -44,14 +48,15 @@ def hidden_states(
         "attention_mask": valid[:, None, :] & causal[None],
         "return_hidden_states": True,  # the logits that the model makes beside them are dead code under jit
     }
-    if not remat:
+    if not remat and mesh is None:
         return model.apply({"params": params}, tokens, **inputs).hidden_states
-    with nn.intercept_methods(recompute_layers()):
-        return models.called(model, "recomputed").apply({"params": params}, tokens, **inputs).hidden_states
+    model = models.called(model, f"remat {remat}, mesh {mesh and (mesh.shape, mesh.device_ids.tolist())}")
+    with nn.intercept_methods(around_layers(remat, mesh)):
+        return model.apply({"params": params}, tokens, **inputs).hidden_states
 
 
-def recompute_layers() -> Callable:
-    """An interceptor that rematerialises a Gemma's layers: layer_0, layer_1, ... of its parameters."""
+def around_layers(remat: bool, mesh: Mesh | None) -> Callable:
+    """An interceptor of a Gemma's layers, layer_0, layer_1, ... of its parameters; see `hidden_states`."""
     inside = []
 
     def intercept(next_fun: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
@@ -60,14 +65,15 @@ def recompute_layers() -> Callable:
         if inside or not is_layer:
             return next_fun(*args, **kwargs)
 
-        def layer(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        def layer(module: nn.Module, x: Array, *args: Any, **kwargs: Any) -> Any:
             inside.append(module)  # this call is to reach the layer itself
             try:
-                return module(*args, **kwargs)
+                return module(keep_rows(x, mesh), *args, **kwargs)
             finally:
                 inside.pop()
 
-        return nn.remat(layer)(module, *args, **kwargs)
+        run = nn.map_variables(layer, "params", lambda params: gathered(params, mesh)) if mesh else layer
+        return (nn.remat(run) if remat else run)(module, *args, **kwargs)
 
     return intercept
 
@@ -96,9 +102,15 @@ class Head:
         return jax.nn.log_softmax(self.logits(hidden) / self.temperature)
 
 
-def head_of(model: nn.Module, params: dict, temperature: float | Float[Array, ""] = 1.0) -> Head:
-    """The model's output layer with `params`."""
-    table = params["embedder"]["input_embedding"]
+def head_of(
+    model: nn.Module,
+    params: dict,
+    temperature: float | Float[Array, ""] = 1.0,
+    *,
+    mesh: Mesh | None = None,
+) -> Head:
+    """The model's output layer with `params`, on a mesh with all of the table's width on each device."""
+    table = gathered({"input_embedding": params["embedder"]["input_embedding"]}, mesh)["input_embedding"]
     return Head(table, softcap=model.config.final_logit_softcap, temperature=temperature)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from score_jax.mesh import keep_cache, keep_rows
+from score_jax.mesh import gathered, keep_cache, keep_rows
 from score_jax.policy import head_of, positions_of
 from score_jax.types import CONTEXT, PADDING, Episodes
 
@@ -138,6 +138,7 @@ def sample(
     Returns:
       Episodes. An attempt without `end` ran out of its slot.
     """
+    params = gathered(params, mesh)  # once, and not for every token
     rows = prompts.shape[0]
     dtype = params["embedder"]["input_embedding"].dtype
     shape = (rows, slots.length)
@@ -275,7 +276,8 @@ def _decode(
     nobody = jnp.zeros(logits.shape[0], bool)
     start = jnp.int32(segment.start)
     state = _Decoding(at=start, cache=cache, logits=logits, episodes=episodes, done=nobody)
-    state = jax.lax.while_loop(unfinished, next_token, state)
+    with jax.named_scope("draw_tokens"):
+        state = jax.lax.while_loop(unfinished, next_token, state)
     return state.cache, state.episodes
 
 

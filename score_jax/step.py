@@ -100,13 +100,14 @@ def rl_loss(
     """The summed loss of some whole problems' episodes, and sums for the metrics."""
     episodes, count = experience.episodes, objective.attempts
     params = models.join(learner.model, frozen, trainable)
-    head = lambda params: policy.head_of(learner.model, params, learner.temperature)
+    head = lambda params: policy.head_of(learner.model, params, learner.temperature, mesh=learner.mesh)
     hidden = lambda params: policy.hidden_states(
         models.for_params(learner.model, params),
         params,
         episodes.tokens,
         episodes.attempt,
         remat=learner.remat,
+        mesh=learner.mesh,
     )
     score = lambda params, **reference: policy.score_tokens(
         head(params), hidden(params), episodes, chunk=learner.chunk, **reference
@@ -268,9 +269,10 @@ def sft_step(
 
     def loss_fn(trainable: dict, part: Examples) -> Float[Array, ""]:
         params = models.join(model, frozen, trainable)
-        hidden = policy.hidden_states(model, params, part.tokens, part.attempt, remat=remat)
+        hidden = policy.hidden_states(model, params, part.tokens, part.attempt, remat=remat, mesh=mesh)
         episodes = Episodes(part.tokens, part.attempt, jnp.zeros_like(part.weight))
-        logp = policy.score_tokens(policy.head_of(model, params), hidden, episodes, chunk=chunk).logp
+        head = policy.head_of(model, params, mesh=mesh)
+        logp = policy.score_tokens(head, hidden, episodes, chunk=chunk).logp
         return sft_loss(logp, part.weight).sum() / total
 
     def accumulate(grads: dict, part: list[Array]) -> tuple[dict, Array]:

@@ -1,0 +1,75 @@
+"""What devices send each other where parameters are cut over fsdp: parameters, and never the rows' states."""
+
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+import tiny
+
+from configs import quickstart
+from score_jax import policy
+from score_jax.mesh import by_row, placed
+from score_jax.model import shapes_of, small_gemma
+from score_jax.sampling import Slots, sample
+
+ROWS, LENGTH = 64, 24
+MESH = tiny.mesh(1, 8)
+MODEL = small_gemma(quickstart.get_config().model, 320)
+
+
+def sent(compiled):
+    """The number of elements of each array that a collective operation of a compiled program makes."""
+    text = compiled.as_text()
+    kinds = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
+    found = re.findall(rf"= (\(.*?\)|\S+) (?:{kinds})(?:-start)?\(", text)
+    shapes = [dims for shape in found for dims in re.findall(r"\w+\[([\d,]*)\]", shape)]
+    return [math.prod(int(size) for size in dims.split(",") if size) for dims in shapes]
+
+
+def rows(shape, dtype):
+    return jax.ShapeDtypeStruct((ROWS, *shape), dtype, sharding=by_row(MESH))
+
+
+def largest(params):
+    return max(leaf.size for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_an_update_gathers_parameters_and_no_rows(remat):
+    params = placed(shapes_of(MODEL), MESH)
+
+    def loss(params, tokens, mesh):
+        hidden = policy.hidden_states(MODEL, params, tokens, jnp.ones_like(tokens), remat=remat, mesh=mesh)
+        return policy.head_of(MODEL, params, mesh=mesh).log_softmax(hidden)[..., 0].sum()
+
+    gradient = jax.jit(jax.grad(loss), static_argnums=2)
+    tokens = rows((LENGTH,), jnp.int32)
+    held, free = (sent(gradient.lower(params, tokens, mesh).compile()) for mesh in (MESH, None))
+    # A state of all rows has more elements than any parameter of so small a model.
+    states = ROWS * LENGTH * MODEL.config.embed_dim
+    assert held and max(held) <= largest(params) < states
+    assert max(free) >= states, "the compiler by itself no longer gathers rows: is the rule still of use?"
+
+
+def test_the_sampler_gathers_parameters_before_the_first_token():
+    params = placed(shapes_of(MODEL), MESH)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    jitted = jax.jit(sample, static_argnames=("model", "slots", "pad", "end", "mesh"))
+    compiled = jitted.lower(
+        MODEL,
+        params,
+        rows((LENGTH,), jnp.int32),
+        rows((), key.dtype),
+        slots=Slots(LENGTH, LENGTH, (5, 6), 2),
+        temperature=1.0,
+        pad=0,
+        end=1,
+        mesh=MESH,
+    ).compile()
+    assert max(sent(compiled)) <= largest(params)
+    loops = re.findall(r"\bbody=%?([\w.-]+)", compiled.as_text())
+    for body in re.split(r"\n\n", compiled.as_text()):
+        if any(body.lstrip().startswith((f"%{name} ", f"{name} ")) for name in loops):
+            assert "all-gather" not in body
