@@ -23,7 +23,6 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted(str(path.relative_to(ROOT / "configs")) for path in (ROOT / "configs").rglob("*.py"))
 NOT_MEASURED = (
     "sweeps/alpha_beta_2.py",
-    "study_quickstart.py",
     "quickstart_star.py",
     "quickstart_pair_sft.py",
     "quickstart_star_stage_two.py",

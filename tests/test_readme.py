@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -65,3 +66,15 @@ def test_the_index_names_what_exists():
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"\./(launch/\w+\.sh)|(configs/\w+\.py)", README))))
 def test_the_files_it_names_exist(path):
     assert (ROOT / (path[0] or path[1])).exists()
+
+
+def test_its_study_is_the_one_that_is_kept(tmp_path):
+    """The table, and the drawings beside it, are what `report` makes of notebooks/study.json."""
+    shutil.copy(ROOT / "notebooks" / "study.json", tmp_path)
+    assert main(["report", f"--workdir={tmp_path}"]) == 0
+    assert (tmp_path / "table.md").read_text().strip() in README
+    names = re.findall(r"\.github/study/([\w-]+\.svg)", README)
+    assert len(names) == 4
+    for name in names:
+        drawn = (tmp_path / "figures" / name).read_text()
+        assert drawn == (ROOT / ".github" / "study" / name).read_text()
