@@ -165,7 +165,10 @@ def plan() -> ml_collections.ConfigDict:
         *("offline", "adaptive", "discount", "three", "unified", "critique"),
     )
     study.pools = (96, 768)  # training problems, beside config.train_problems
-    study.pool_rows = ("score", "multi_turn", "no_stage_one", "no_shaping")
+    study.pool_rows = (
+        *("score", "multi_turn", "single_turn", "no_stage_one", "no_shaping"),
+        *("star_plus", "pair_sft"),
+    )
     study.fast = ml_collections.ConfigDict()
     study.fast.seeds = (0,)
     study.fast.rows = ("base", "score", "multi_turn", "single_turn", "no_stage_one", "no_shaping", "pair_sft")
