@@ -40,38 +40,38 @@ def claims_of(cells: Cells, rows: Sequence[str], votes: Mapping[str, Any]) -> li
             gap = difference(values(a, statistic, b), values(b, statistic, a))
             found.append(claim(text, gap, side, bound))
 
-    label = {row: cells.config.methods[row].label for row in rows if "@" not in row}
+    label = {row: cells.config.methods[row.partition("@")[0]].label for row in rows}
     alone("Base model: Δ is at most 2 points", "base", "delta", "at_most", 0.02)
     alone("Single-turn RL: Δ is not above 0", "single_turn", "delta", "at_most")
-    against(
-        "SCoRe: Acc@t1 is no more than 2 points below the base's", SCORE, "base", "acc_t1", "at_least", -0.02
-    )
     for row in label:
-        if row in ("base", "self_refine", "multi_turn", "single_turn"):
-            against(f"SCoRe: Acc@t2 is above that of {label[row]}", SCORE, row, "acc_t2")
-        elif row in ("no_stage_one", "no_shaping", "star_stage_two", "no_online"):
-            against(f"{label[row]}: Acc@t2 falls below SCoRe's", SCORE, row, "acc_t2")
-        elif row != SCORE:
-            against(f"{label[row]}: Acc@t2 is not above SCoRe's", SCORE, row, "acc_t2", "at_least")
+        method, at, pool = row.partition("@")
+        score, where = SCORE + at + pool, f" with {pool} training problems" * bool(pool)
+        if method == SCORE:
+            text = f"SCoRe{where}: Acc@t1 is no more than 2 points below the base's"
+            against(text, row, "base", "acc_t1", "at_least", -0.02)
+        elif method in ("base", "self_refine", "multi_turn", "single_turn"):
+            against(f"SCoRe{where}: Acc@t2 is above that of {label[row]}", score, row, "acc_t2")
+        elif method in ("no_stage_one", "no_shaping", "star_stage_two", "no_online"):
+            against(f"{label[row]}{where}: Acc@t2 falls below SCoRe's", score, row, "acc_t2")
+        else:
+            against(f"{label[row]}{where}: Acc@t2 is not above SCoRe's", score, row, "acc_t2", "at_least")
+        if method == "multi_turn":
+            found.append(collapse(cells, row, where))
     for k, gap in zip(votes.get("k", ()), votes.get("difference", ()), strict=True):
         found.append(claim(f"{k} corrected samples beat {2 * k} parallel ones", gap, "above"))
     third = ("three.stage_one_b", "three.stage_one_a", "acc_t3")
     against("Stage I(b) raises the accuracy of the third attempt above I(a)'s", *third)
-    found += collapse(cells, rows)
     return found
 
 
-def collapse(cells: Cells, rows: Sequence[str]) -> list[dict[str, Any]]:
-    """Fig. 5: naive multi-turn RL comes to repeat its first answer on training problems."""
-    if "multi_turn" not in rows:
-        return []
-    seeds = cells.seeds("multi_turn")
-    runs = [np.array([row["changed"] for row in cells.training("multi_turn", seed)]) for seed in seeds]
+def collapse(cells: Cells, row: str, where: str) -> dict[str, Any]:
+    """Fig. 5: naive multi-turn RL, a row of it, comes to repeat its first answer on training problems."""
+    runs = [
+        np.array([update["changed"] for update in cells.training(row, seed)]) for seed in cells.seeds(row)
+    ]
     tenth = max(1, len(runs[0]) // 10)
     text = (
-        "Naive multi-turn RL: the share of changed answers more than halves through training "
+        f"Naive multi-turn RL{where}: the share of changed answers more than halves through training "
         f"(the last {tenth} updates' less half of the first {tenth}'s; n counts updates)"
     )
-    return [
-        claim(text, difference([run[-tenth:] for run in runs], [run[:tenth] / 2 for run in runs]), "below")
-    ]
+    return claim(text, difference([run[-tenth:] for run in runs], [run[:tenth] / 2 for run in runs]), "below")

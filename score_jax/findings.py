@@ -90,9 +90,10 @@ def entry(cells: Cells, name: str) -> dict[str, Any]:
         found["statistics"]["mbpp_r"] = estimate([rewards(r)[:, 0] for r in repaired])
     if pool:
         found["pool"] = int(pool)
-    both = cells.seeds(row, SCORE)
-    if both and name != SCORE:
-        runs = ([rewards(cells.attempts(one, seed)) for seed in both] for one in (SCORE, name))
+    score = f"{SCORE}@{pool}" if pool else SCORE
+    both = cells.seeds(row, score)
+    if both and name != score:
+        runs = ([rewards(cells.attempts(one, seed)) for seed in both] for one in (score, name))
         found["minus_score"] = differences_of(*runs)
     return found
 

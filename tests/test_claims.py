@@ -7,6 +7,7 @@ import pytest
 
 from configs import study_quickstart
 from score_jax.claims import claims_of
+from score_jax.findings import entry
 from score_jax.study_cells import Cells
 
 RIGHT, WRONG = [1, 1], [0, 0]
@@ -18,12 +19,13 @@ def write(folder, row, seed, checkpoints, changed=(0.5, 0.5)):
     path = folder / row / str(seed)
     path.mkdir(parents=True)
     rows = [
-        {"checkpoint": name, "id": f"{i:03d}", "rewards": rewards}
+        {"checkpoint": name, "id": f"{i:03d}", "rewards": rewards, "answers": ["7"] * len(rewards)}
         for name, table in checkpoints.items()
         for i, rewards in enumerate(table)
     ]
     (path / "attempts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    updates = [{"step": i, "stage": "last", "changed": share} for i, share in enumerate(changed, 1)]
+    spent = {"stage": "last", "sampled": 8, "seconds": 1.0}
+    updates = [{"step": i, "changed": share} | spent for i, share in enumerate(changed, 1)]
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in updates))
     names = [name for name in checkpoints if name != "base"]
     config = {"stages": [f"stage{n}" for n in range(len(names))]}
@@ -128,3 +130,35 @@ def test_seeds_that_only_one_method_has_are_left_out_of_the_comparison(tmp_path)
     cells = Cells(study_quickstart.get_config(), tmp_path, (("base", 0), ("base", 1), ("score", 0)))
     claims = {claim["claim"]: claim for claim in claims_of(cells, ["base", "score"], {})}
     assert claims["SCoRe: Acc@t2 is above that of Base model"]["value"] == 1.0
+
+
+def test_every_other_method_is_held_against_score(tmp_path):
+    write_both(tmp_path, "score", {"last": [CORRECTED] * 50 + [WRONG] * 50})
+    write_both(tmp_path, "unified", {"last": [CORRECTED] * 70 + [WRONG] * 30})
+    write_both(tmp_path, "offline", {"last": [CORRECTED] * 30 + [WRONG] * 70})
+    claims = claims_in(tmp_path, "score", "unified", "offline")
+    assert holds(claims, "SCoRe, both stages in one: Acc@t2 is not above SCoRe's") is False
+    assert holds(claims, "SCoRe, Stage II half offline: Acc@t2 is not above SCoRe's") is True
+
+
+def test_rows_of_another_pool_are_compared_with_score_on_that_pool(tmp_path):
+    right = lambda n: {"last": [CORRECTED] * n + [WRONG] * (100 - n)}
+    write_both(tmp_path, "base", {"base": [WRONG] * 100})
+    write_both(tmp_path, "score", right(90))
+    write_both(tmp_path, "multi_turn", right(80))
+    write_both(tmp_path, "score@96", right(40))
+    write_both(tmp_path, "multi_turn@96", right(70), changed=[0.4] * 10 + [0.1] * 10)
+    rows = ("base", "score", "multi_turn", "score@96", "multi_turn@96")
+    claims = claims_in(tmp_path, *rows)
+    here = claims["SCoRe: Acc@t2 is above that of Naive multi-turn RL"]
+    there = claims["SCoRe with 96 training problems: Acc@t2 is above that of Naive multi-turn RL"]
+    assert here["value"] == pytest.approx(0.1)
+    assert there["value"] == pytest.approx(-0.3)
+    assert holds(claims, "SCoRe with 96 training problems: Acc@t1 is no more than 2 points") is True
+    assert holds(claims, "Naive multi-turn RL: the share of changed answers") is False
+    assert holds(claims, "Naive multi-turn RL with 96 training problems: the share of changed") is True
+
+    cells = Cells(study_quickstart.get_config(), tmp_path, tuple((row, s) for row in rows for s in (0, 1)))
+    assert entry(cells, "multi_turn@96")["minus_score"]["acc_t2"]["mean"] == pytest.approx(-0.3)
+    assert entry(cells, "multi_turn")["minus_score"]["acc_t2"]["mean"] == pytest.approx(0.1)
+    assert "minus_score" not in entry(cells, "score@96")
