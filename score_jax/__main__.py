@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import sys
 
@@ -17,8 +16,6 @@ EPILOG = """examples:
 
 SCORE_JAX_TRACEBACK=1 in the environment shows where an error came from.
 """
-
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8  # mallopt(3)
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -135,7 +132,6 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         print(as_markdown(compare(args.workdir)))
         return 0
     _quiet_backends()
-    _keep_memory()
     from etils import epath
 
     workdir = epath.Path(args.workdir)
@@ -193,19 +189,6 @@ def _quiet_backends() -> None:
     """TensorFlow comes along with the gemma package and talks at start-up; nothing here uses it."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-
-
-def _keep_memory() -> None:
-    """Freed memory stays with the process, on Linux with glibc.
-
-    By default every large block goes back to the system when it is freed. The next update takes it anew, page
-    fault by page fault, which was 12% of the CPU time of the quickstart's updates.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
-        return
-    for parameter, value in (_TRIM_THRESHOLD, -1), (_TOP_PAD, 1 << 28), (_MMAP_MAX, 0), (_ARENA_MAX, 1):
-        mallopt(parameter, value)
 
 
 def _cache_compilations() -> None:
