@@ -111,9 +111,13 @@ def study(
             say(f"\n== {cell.row}, seed {cell.seed}: {number} of {len(cells)}")
             with clock.on(cell):
                 make(cell, sandbox)
-        if clock.done or number == len(cells):
-            found = write_findings(config, workdir)
-            console.print(progress(cells, found, clock))
+            console.print(progress(cells, clock))
+            if clock.may_write():
+                with clock.writing():
+                    write_findings(config, workdir)
+    write_findings(config, workdir)
+    if not clock.done:
+        console.print(progress(cells, clock))
 
 
 def plan(config: ml_collections.ConfigDict, workdir: epath.Path, *, fast: bool = False) -> list[Cell]:
@@ -228,14 +232,13 @@ def make(cell: Cell, sandbox: str) -> None:
     write_json(cell.workdir / "done.json", {"stamp": cell.stamp, "measures": measured})
 
 
-def write_findings(config: ml_collections.ConfigDict, workdir: epath.Path) -> dict:
+def write_findings(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     """Writes study.json from all cells that are done, whichever call made them."""
     cells = plan(config, workdir)
     done = [(cell.row, cell.seed) for cell in cells if cell.done]
     missing = [f"{cell.row}/{cell.seed}" for cell in cells if not cell.done]
     found = findings_of(config, workdir, done, missing=missing)
     write_json(workdir / "study.json", found)
-    return found
 
 
 def base_attempts(workdir: epath.Path) -> dict[str, str]:
@@ -251,6 +254,7 @@ class Clock:
         self.seconds = 0.0
         self.done = 0  # cells made in this call
         self._cost = 0
+        self._wrote, self._writing = 0.0, 0.0  # when study.json was last written, and how long that took
 
     @contextlib.contextmanager
     def on(self, cell: Cell) -> Iterator[None]:
@@ -261,13 +265,25 @@ class Clock:
         self._cost += cost
         self.done += 1
 
+    def may_write(self) -> bool:
+        """Whether writing study.json now would take less than a tenth of the time."""
+        return time.monotonic() - self._wrote > 10 * self._writing
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Notes how long it takes to write study.json: all that was measured is read for it."""
+        start = time.monotonic()
+        yield
+        self._wrote = time.monotonic()
+        self._writing = self._wrote - start
+
     def left(self, cells: Sequence[Cell]) -> float:
         """Seconds, as far as cells made in this call tell."""
         missing = cost_of([cell for cell in cells if not cell.done])
         return missing * self.seconds / self._cost if self._cost else 0.0
 
 
-def progress(cells: Sequence[Cell], found: Mapping, clock: Clock) -> rich.table.Table:
+def progress(cells: Sequence[Cell], clock: Clock) -> rich.table.Table:
     """Which cells are done, what they say, and the time left."""
     done = [cell for cell in cells if cell.done]
     times = " and ".join(
@@ -279,14 +295,21 @@ def progress(cells: Sequence[Cell], found: Mapping, clock: Clock) -> rich.table.
         table.add_column(head, justify="left" if head == "row" else "right")
     for row in dict.fromkeys(cell.row for cell in cells):
         mine = [cell for cell in cells if cell.row == row]
-        statistics = found["rows"].get(row, {}).get("statistics", {})
-        numbers = [statistics.get(key, {}).get("mean") for key in ("acc_t1", "acc_t2", "delta")]
-        table.add_row(
-            row,
-            f"{sum(cell.done for cell in mine)}/{len(mine)}",
-            *("" if number is None else f"{100 * number:.1f}" for number in numbers),
-        )
+        results = [result_of(cell) for cell in mine if cell.done]
+        table.add_row(row, f"{len(results)}/{len(mine)}", *means(results))
     return table
+
+
+def result_of(cell: Cell) -> Mapping[str, Any]:
+    """What results.json says of the checkpoint by which a cell is judged."""
+    stages = cell.config.stages
+    return read_json(cell.workdir / "results.json")[cell.config[stages[-1]].name if stages else "base"]
+
+
+def means(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Acc@t1, Acc@t2 and their difference in per cent over seeds; nothing where no seed is done."""
+    keys = ("acc_t1", "acc_t2", "delta") if results else ()
+    return [f"{100 * sum(result[key] for result in results) / len(results):.1f}" for key in keys]
 
 
 def spoken(seconds: float) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 import numpy as np
@@ -15,7 +15,7 @@ from score_jax.config import config_of
 from score_jax.records import read_json, read_jsonl
 
 
-@dataclasses.dataclass(frozen=True, eq=False)  # so that methods can keep what they have read
+@dataclasses.dataclass(frozen=True)
 class Cells:
     """Which cells are finished, and what their files say.
 
@@ -30,6 +30,7 @@ class Cells:
     config: ml_collections.ConfigDict
     workdir: Path
     done: tuple[tuple[str, int], ...]
+    _read: dict[Any, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def seeds(self, *rows: str) -> list[int]:
         """The seeds with which all of these rows are finished."""
@@ -42,31 +43,44 @@ class Cells:
 
     def last(self, row: str) -> str:
         """The checkpoint by which a row is judged: its last stage's, the base where there is none."""
-        config = config_of(self.folder(row, self.seeds(row)[0]))
+        folder = self.folder(row, self.seeds(row)[0])
+        config = self._once(("config", row), lambda: config_of(folder))
         return config[config.stages[-1]].name if config.stages else "base"
 
     def attempts(self, name: str, seed: int) -> list[dict]:
         """The evaluated problems of ROW or ROW.CHECKPOINT, by id."""
         row, _, checkpoint = name.partition(".")
-        return self._attempts(row, seed, checkpoint or self.last(row))
+        checkpoint = checkpoint or self.last(row)
 
-    @functools.cache  # noqa: B019 - one study is read at a time
-    def _attempts(self, row: str, seed: int, checkpoint: str) -> list[dict]:
-        rows = read_jsonl(self.folder(row, seed) / "attempts.jsonl")
-        return sorted((r for r in rows if r["checkpoint"] == checkpoint), key=lambda r: r["id"])
+        def read() -> list[dict]:
+            rows = read_jsonl(self.folder(row, seed) / "attempts.jsonl")
+            return sorted((r for r in rows if r["checkpoint"] == checkpoint), key=lambda r: r["id"])
 
-    @functools.cache  # noqa: B019
+        return self._once(("attempts", row, seed, checkpoint), read)
+
     def measured(self, measure: str, row: str, seed: int) -> dict[str, list[dict]]:
         """The rows of a further evaluation by the label of the checkpoint, {} where there is none."""
         folder = self.folder(row, seed)
         labels = read_json(folder / "done.json").get("measures", {}).get(measure, ())
-        # The first line is the draft's stamp.
-        return {label: read_jsonl(folder / "measures" / measure / f"{label}.jsonl")[1:] for label in labels}
 
-    @functools.cache  # noqa: B019
+        def read() -> dict[str, list[dict]]:
+            # The first line is the draft's stamp.
+            return {
+                label: read_jsonl(folder / "measures" / measure / f"{label}.jsonl")[1:] for label in labels
+            }
+
+        return self._once((measure, row, seed), read)
+
     def training(self, row: str, seed: int) -> list[dict]:
         """The updates of a cell."""
-        return read_jsonl(self.folder(row, seed) / "metrics.jsonl")
+        path = self.folder(row, seed) / "metrics.jsonl"
+        return self._once(("training", row, seed), lambda: read_jsonl(path))
+
+    def _once(self, what: Any, read: Callable[[], Any]) -> Any:
+        """Reads and keeps it, for as long as these cells are looked at and no longer: it is much."""
+        if what not in self._read:
+            self._read[what] = read()
+        return self._read[what]
 
 
 def rewards(rows: Sequence[Mapping]) -> Float[np.ndarray, "n N"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -95,6 +96,8 @@ class Task(abc.ABC):
     def __init__(self, data_dir: str | None = None, files: Mapping[str, str] | None = None):
         self.data_dir = data_dir
         self.files = {name: path for name, path in (files or {}).items() if path}
+        # Read once. Kept with the task and not with its class, so that both can go.
+        self.problems = functools.cache(self.problems)
 
     @abc.abstractmethod
     def problems(self, split: str) -> Sequence[Problem]:

@@ -1,7 +1,9 @@
 """A study: what its config asks for, cells that are made once, and what their files come to."""
 
+import gc
 import json
 import shutil
+import weakref
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ from score_jax.__main__ import main
 from score_jax.config import load_config
 from score_jax.metrics import per_problem
 from score_jax.records import read_jsonl
+from score_jax.study_cells import Cells
+from score_jax.task import training_task
 
 STUDY = "configs/study_quickstart.py"
 SMALL = test_quickstart.SMALL | {
@@ -274,3 +278,25 @@ def test_what_cannot_work_is_refused_before_any_compute(tmp_path, capsys, change
 def test_a_run_is_no_study(tmp_path, capsys):
     assert main(["study", "--config=configs/quickstart.py", f"--workdir={tmp_path}"]) == 2
     assert "config.methods is missing; configs/study_quickstart.py shows" in capsys.readouterr().err
+
+
+def test_what_was_read_goes_with_its_reader(made):
+    """A study of a hundred cells reads its files and its task anew after each of them."""
+    config = load_config(STUDY, options(made)[1:])
+    cells = Cells(config, made / "study", (("score", 0),))
+    task = training_task(config)
+    assert cells.training("score", 0) is cells.training("score", 0)
+    assert task.problems("train") is task.problems("train")
+    gone = [weakref.ref(cells), weakref.ref(task)]
+    del cells, task
+    gc.collect()
+    assert [ref() for ref in gone] == [None, None]
+
+
+def test_study_json_is_not_written_more_often_than_a_tenth_of_the_time(monkeypatch):
+    now = iter([100.0, 102.0, 121.0, 123.0])
+    monkeypatch.setattr(studies.time, "monotonic", lambda: next(now))
+    clock = studies.Clock()
+    with clock.writing():  # from 100 to 102
+        pass
+    assert [clock.may_write(), clock.may_write()] == [False, True]  # at 121, at 123

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -108,7 +109,7 @@ class MBPP(ProgramsTask):
     def prompt(self, example: Example) -> str:
         return few_shot(self.shots) + question(example)
 
-    @property
+    @functools.cached_property
     def shots(self) -> list[Example]:
         """The solved problems of the prompt.
 

@@ -6,7 +6,6 @@ that reads its own check has what it needs to correct itself.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Iterator, Sequence
 
@@ -95,7 +94,6 @@ class NumberRiddles(Task):
     # Of second attempts, whatever the first was; the rest is wrong anew. Most repeat, as language models do.
     copy_rate, solve_rate = 0.7, 0.2
 
-    @functools.cache  # noqa: B019 - one task lives as long as the process
     def problems(self, split: str) -> Sequence[Problem]:
         tfds.disable_progress_bar()
         builder = Builder(data_dir=self.data_dir, file_format="array_record")

@@ -96,11 +96,9 @@ class PublishedTask(Task):
     def check_gold(self, gold: str) -> None:
         """ValueError if the grader cannot read this gold answer."""
 
-    @functools.cache  # noqa: B019 - one task lives as long as the process
     def problems(self, split: str) -> Sequence[Problem]:
         return [self.problem(example) for example in self.examples(split)]
 
-    @functools.cache  # noqa: B019
     def examples(self, split: str) -> Sequence[Example]:
         """The bare rows of `split`.
 
