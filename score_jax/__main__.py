@@ -1,8 +1,9 @@
-"""The commands: train | evaluate | solve | export | report | compare | study | sweep | sandbox-check."""
+"""The commands: train, evaluate, solve, export, report, compare, study, sweep, plan, sandbox-check."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 
@@ -13,6 +14,7 @@ EPILOG = """examples:
       'I think of a number, multiply it by $7$ and add $3$. I get $94$. What is my number?'
   python -m score_jax report   --workdir=runs/quickstart
   python -m score_jax export   --workdir=runs/quickstart --output=exported
+  python -m score_jax plan     --config=configs/gsm8k_gemma3_1b.py --topology=v5e:4x4
 
 SCORE_JAX_TRACEBACK=1 in the environment shows where an error came from.
 """
@@ -29,15 +31,15 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
+    def configured(sub: argparse.ArgumentParser) -> None:
+        text = "a config file; --config.FIELD=VALUE changes a field"
+        sub.add_argument("--config", required=True, help=text)
+
     def command(name: str, text: str, *, config: bool) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         sub.add_argument("--workdir", required=True, help="the folder that holds everything of the run")
         if config:
-            sub.add_argument(
-                "--config",
-                required=True,
-                help="a config file; --config.FIELD=VALUE changes a field",
-            )
+            configured(sub)
             sub.add_argument(
                 "--sandbox",
                 default="strict",
@@ -88,6 +90,20 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     sub.add_argument("--only", default="", metavar="NAME[,NAME]", help="these points alone")
     text = "print each point's name and, as JSON, the arguments of train and evaluate that make it"
     sub.add_argument("--list", action="store_true", help=text)
+    text = "Say whether a run fits a TPU slice and how fast it can be at most, without the slice."
+    sub = commands.add_parser("plan", help=text, description=text, allow_abbrev=False)
+    configured(sub)
+    sub.add_argument("--topology", required=True, help="the slice, as v5e:4x4 or v5p:2x2x1")
+    sub.add_argument(
+        "--mean-length",
+        type=float,
+        default=0.25,
+        metavar="SHARE",
+        help="mean length of attempts that end, as a share of their slot (0.25)",
+    )
+    form = sub.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print all numbers as JSON")
+    form.add_argument("--markdown", action="store_true", help="print a table of one row")
     text = "Say which layers of the sandbox for model-written programs hold here, and attack it."
     commands.add_parser("sandbox-check", help=text, description=text, allow_abbrev=False)
     return parser.parse_known_args(argv)
@@ -132,6 +148,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         print(as_markdown(compare(args.workdir)))
         return 0
     _quiet_backends()
+    if args.command == "plan":
+        return plan(args, rest)
     from etils import epath
 
     workdir = epath.Path(args.workdir)
@@ -172,6 +190,29 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
         evaluate(config, workdir, args.checkpoint, args.sandbox)
     return 0
+
+
+def plan(args: argparse.Namespace, rest: list[str]) -> int:
+    """The command `plan`: 0 where the run fits, 1 where it does not."""
+    os.environ["JAX_PLATFORMS"] = "cpu"  # nothing runs; libtpu is to look for no chips
+    from score_jax.compiled import cache_folder
+    from score_jax.config import load_config
+    from score_jax.log import console
+    from score_jax.plan import plan as planned
+    from score_jax.plan_text import HEADER, as_row, as_text
+
+    config = load_config(args.config, rest)
+    name = os.path.splitext(os.path.basename(args.config))[0]
+    say = lambda line: print(line, file=sys.stderr)
+    found = planned(config, args.topology, mean=args.mean_length, cache=cache_folder(), say=say)
+    if args.json:
+        print(json.dumps(found.as_dict(), indent=1))
+    elif args.markdown:
+        print(HEADER, as_row(found, name), sep="\n")
+    else:
+        for part in as_text(found, name):
+            console.print(part)
+    return 0 if found.fits else 1
 
 
 def _overrides(options: list[str]) -> list[str]:

@@ -6,10 +6,12 @@ import functools
 import time
 from collections.abc import Sequence
 
+import flax.linen as nn
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from etils import epath
+from jax.sharding import Mesh
 
 from score_jax import model as models
 from score_jax import offline, rollout
@@ -44,18 +46,7 @@ def rl_stage(
     devices = mesh_of(config)
     actor = actor.with_attempts(stage.attempts).with_critique(stage.critique)
     frozen = models.frozen_of(actor.model, base)
-    learner = Learner(
-        model=actor.model,
-        optimizer=Optimizer(**config.optimizer.to_dict()),
-        samples=config.samples_per_problem * stage.samples_factor,
-        kl_estimator=config.kl_estimator,
-        decisive_only=config.decisive_only,
-        temperature=config.temperature,
-        micro_batches=config.micro_batches,
-        chunk=config.score_chunk,
-        remat=config.remat,
-        mesh=devices,
-    )
+    learner = learner_of(config, stage, actor.model, devices)
     window = []
     done = int(state.step) - begin
     with (
@@ -99,6 +90,24 @@ def rl_stage(
                 window = []
         checkpoints.wait()
     return state
+
+
+def learner_of(
+    config: ml_collections.ConfigDict, stage: ml_collections.ConfigDict, model: nn.Module, mesh: Mesh
+) -> Learner:
+    """What a stage's updates fix at compile time."""
+    return Learner(
+        model=model,
+        optimizer=Optimizer(**config.optimizer.to_dict()),
+        samples=config.samples_per_problem * stage.samples_factor,
+        kl_estimator=config.kl_estimator,
+        decisive_only=config.decisive_only,
+        temperature=config.temperature,
+        micro_batches=config.micro_batches,
+        chunk=config.score_chunk,
+        remat=config.remat,
+        mesh=mesh,
+    )
 
 
 def gather(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -142,7 +142,8 @@ def row_keys(seed: int, name: str, step: int, rows: int) -> Key[jax.Array, "E"]:
 
 
 @functools.cache
-def _jitted_sample():
+def jitted_sample() -> Callable[..., Episodes]:
+    """`sampling.sample`, compiled once for each model and layout."""
     return jax.jit(sampling.sample, static_argnames=("model", "slots", "pad", "end", "mesh"))
 
 
@@ -167,7 +168,7 @@ def roll_out(
     for start in range(0, len(problems), size):
         part = prompt_ids[start : start + size], keys[start : start + size]
         sampled.append(
-            _jitted_sample()(
+            jitted_sample()(
                 models.for_params(actor.model, params),
                 params,
                 *(part if mesh is None else spread(part, mesh)),

@@ -113,10 +113,11 @@ def rl_loss(
         head(params), hidden(params), episodes, chunk=learner.chunk, **reference
     )
     reference, ref_logp = None, episodes.logp
-    if learner.kl_estimator == "full":
-        reference = policy.Reference(hidden(ref_params), head(ref_params))
-    else:
-        ref_logp = score(ref_params).logp
+    with jax.named_scope("reference"):
+        if learner.kl_estimator == "full":
+            reference = policy.Reference(hidden(ref_params), head(ref_params))
+        else:
+            ref_logp = score(ref_params).logp
     scores = score(params, reference=jax.lax.stop_gradient(reference))
 
     on_rows = functools.partial(over_rows, mesh=learner.mesh)

@@ -13,7 +13,9 @@ PACKAGE = ROOT / "score_jax"
 
 # Each module imports only what stands above it: no cycles, and no maths that knows of configs or models.
 FLOORS = """
-types  records  rewards.cores
+types  records  rewards.cores  hlo  lengths  topology
+hlo_loops
+program_cost
 rewards.sandbox.syscalls  rewards.sandbox.lockdown  rewards.sandbox.wire  rewards.sandbox.job
 rewards.sandbox.seccomp  rewards.sandbox.program_side  rewards.sandbox.test_side
 rewards.sandbox.layers  rewards.sandbox.canaries
@@ -52,9 +54,11 @@ pretrain  released  offline  sft
 rl
 base
 train  evaluate
-solve  export  measure
-study
-sweep
+solve  export  measure  programs
+study  compiled
+sweep  roofline
+plan
+plan_text
 __main__
 """
 FLOOR_OF = {
