@@ -10,6 +10,7 @@ import tiny
 
 from configs import quickstart
 from score_jax import policy
+from score_jax.hlo import read
 from score_jax.mesh import by_row, placed
 from score_jax.model import shapes_of, small_gemma
 from score_jax.sampling import Slots, sample
@@ -53,23 +54,51 @@ def test_an_update_gathers_parameters_and_no_rows(remat):
     assert max(free) >= states, "the compiler by itself no longer gathers rows: is the rule still of use?"
 
 
-def test_the_sampler_gathers_parameters_before_the_first_token():
-    params = placed(shapes_of(MODEL), MESH)
+def sampler(mesh, model=MODEL):
+    """The sampler, compiled for a mesh."""
     key = jax.eval_shape(lambda: jax.random.key(0))
+    row = lambda shape, dtype: jax.ShapeDtypeStruct((ROWS, *shape), dtype, sharding=by_row(mesh))
     jitted = jax.jit(sample, static_argnames=("model", "slots", "pad", "end", "mesh"))
-    compiled = jitted.lower(
-        MODEL,
-        params,
-        rows((LENGTH,), jnp.int32),
-        rows((), key.dtype),
+    return jitted.lower(
+        model,
+        placed(shapes_of(model), mesh),
+        row((LENGTH,), jnp.int32),
+        row((), key.dtype),
         slots=Slots(LENGTH, LENGTH, (5, 6), 2),
         temperature=1.0,
         pad=0,
         end=1,
-        mesh=MESH,
+        mesh=mesh,
     ).compile()
-    assert max(sent(compiled)) <= largest(params)
+
+
+def test_the_sampler_gathers_parameters_before_the_first_token():
+    compiled = sampler(MESH)
+    assert max(sent(compiled)) <= largest(placed(shapes_of(MODEL), MESH))
     loops = re.findall(r"\bbody=%?([\w.-]+)", compiled.as_text())
     for body in re.split(r"\n\n", compiled.as_text()):
         if any(body.lstrip().startswith((f"%{name} ", f"{name} ")) for name in loops):
             assert "all-gather" not in body
+
+
+@pytest.mark.parametrize(("devices", "heads"), [((8, 1, 1), 2), ((1, 8, 1), 2), ((2, 2, 2), 1)])
+def test_each_device_keeps_its_own_part_of_the_cache(devices, heads):
+    """Rows over data and fsdp, key heads over tensor, in the loop that draws the tokens."""
+    config = quickstart.get_config().model
+    config.kv_heads = 2
+    mesh = tiny.mesh(*devices)
+    share = ROWS // (devices[0] * devices[1])
+    places = {2 * LENGTH, 3 * LENGTH + 2}  # of the first attempt, and of both
+    held = {
+        shape.dims
+        for loop in loops_of(sampler(mesh, small_gemma(config, 320)))
+        for shape in loop.shapes
+        if len(shape.dims) == 4 and shape.dims[1] in places
+    }
+    assert held == {(share, place, heads, config.head_width) for place in places}
+
+
+def loops_of(compiled):
+    """The loops of a compiled program, as instructions."""
+    computations = read(compiled.as_text()).computations.values()
+    return [found for inside in computations for found in inside.values() if found.opcode == "while"]
