@@ -15,9 +15,12 @@ from ml_collections import config_flags
 from score_jax.config_check import SMALL, check_config, flatten
 from score_jax.records import read_json, write_json
 
-# What may change between two commands on one work directory: how much is shown, and where things lie, on
-# disk and on devices.
-_FREE = ("evaluate", "log", "mesh", "base_dir", "data_dir", "files", "model.checkpoint", "model.tokenizer")
+# What may change between two commands on one work directory: how much is shown, when a run is stopped, and
+# where things lie, on disk and on devices.
+_FREE = (
+    *("evaluate", "log", "alarms", "max_skipped"),
+    *("mesh", "base_dir", "data_dir", "files", "model.checkpoint", "model.tokenizer"),
+)
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from etils import epath
 
-from score_jax import chat, checkpoint, hosts, mesh, model, prompts, tokenizer
+from score_jax import chat, checkpoint, diagnosis, hosts, mesh, model, prompts, tokenizer
 from score_jax.config import shows_critiques
 from score_jax.log import Progress
 from score_jax.records import append_jsonl, read_json, write_json, write_jsonl
@@ -132,8 +132,7 @@ def demonstrations(
       critiques: share of the demonstrations that show a critique before each later attempt. The attempts stay
         as they were drawn, whatever it says: a base model learns to criticise, not to heed it.
     """
-    rng = np.random.default_rng([seed, step])
-    chosen = [problems[index] for index in rng.integers(len(problems), size=batch)]
+    chosen, rng = drawn(problems, batch, seed, step)
     shown = [actor.task.demonstration(problem, rng) for problem in chosen]
     for row in np.flatnonzero(rng.random(batch) >= unlearned):
         learned = (True,) * len(shown[row].attempts)
@@ -143,6 +142,14 @@ def demonstrations(
         written = tuple(actor.task.critique(chosen[row], attempt) for attempt in before)
         shown[row] = dataclasses.replace(shown[row], critiques=written)
     return Examples(*prompts.encode_demonstrations(actor.format, actor.task, chosen, shown, actor.slots))
+
+
+def drawn(
+    problems: Sequence[Problem], count: int, seed: int, step: int
+) -> tuple[list[Problem], np.random.Generator]:
+    """The problems of one pre-training step, and the generator with which the rest of it is drawn."""
+    rng = np.random.default_rng([seed, step])
+    return [problems[index] for index in rng.integers(len(problems), size=count)], rng
 
 
 def pretrain(config: ml_collections.ConfigDict, actor: Actor, directory: epath.Path) -> dict:
@@ -155,7 +162,7 @@ def pretrain(config: ml_collections.ConfigDict, actor: Actor, directory: epath.P
     params = model.init_params(actor.model, jax.random.key(config.seed))
     params = mesh.place(params, devices)
     problems = actor.task.problems("train")
-    step = 0
+    step, marks, in_a_row = 0, [], 0
     write_jsonl(directory / "metrics.jsonl", [])
     with Progress("base model", sum(phase.steps for phase in phases), every=config.log.every) as progress:
         for phase in phases:
@@ -182,8 +189,23 @@ def pretrain(config: ml_collections.ConfigDict, actor: Actor, directory: epath.P
                 )
                 step += 1
                 progress.advance({"loss": metrics["loss"]})
+                marks.append(metrics["skipped"])
+                if step % config.log.every and phase_step + 1 < phase.steps:
+                    continue  # only now is the device waited for
+                skipped, marks = [bool(mark) for mark in marks], []
+                in_a_row = len(skipped) + in_a_row if all(skipped) else skipped[::-1].index(False)
                 if step % config.log.every == 0:
-                    row = {"step": step, "loss": float(metrics["loss"])}
+                    row = {"step": step, "loss": float(metrics["loss"]), "skipped": sum(skipped)}
                     append_jsonl(directory / "metrics.jsonl", row)
+                if in_a_row >= config.max_skipped:
+                    diagnosis.give_up(
+                        directory,
+                        state.params,
+                        diagnosis.of_examples(state, {}, batch, model=actor.model, chunk=64, mesh=devices),
+                        [problem.id for problem in drawn(problems, settings.batch, config.seed, step - 1)[0]],
+                        step=step,
+                        times=in_a_row,
+                        stage="pre-training",
+                    )
             params = state.params
     return params
