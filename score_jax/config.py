@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -13,6 +12,7 @@ from etils import epath
 from ml_collections import config_flags
 
 from score_jax.config_check import SMALL, check_config, flatten
+from score_jax.config_fields import meant
 from score_jax.records import read_json, write_json
 
 # What may change between two commands on one work directory: how much is shown, when a run is stopped, and
@@ -32,8 +32,8 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     values = flags.FlagValues()
     words = ["score_jax", f"--config={path}", *overrides]
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
-    if not epath.Path(path).exists():
-        raise ValueError(f"--config={path}: no such file")
+    if not epath.Path(path).is_file():
+        raise ValueError(f"--config={path}: no such file; those of the project lie in configs/")
     for override in overrides:
         if not override.startswith("--config."):
             raise ValueError(f"{override!r} is not understood; change a field with --config.FIELD=VALUE")
@@ -54,12 +54,6 @@ def _explain(error: Exception, overrides: Sequence[str], known: Mapping[str, Any
             return f"config.{field}: no such field; {meant(field, known)}"
     lines = str(error).strip().splitlines()
     return lines[-1] if "Traceback" in lines else " ".join(str(error).split())  # of a config file's own error
-
-
-def meant(field: str, known: Iterable[str]) -> str:
-    """What to say to a field that there is not."""
-    close = difflib.get_close_matches(field, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else f"the fields are {', '.join(known)}"
 
 
 def check_workdir(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:

@@ -5,6 +5,7 @@ import json
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import test_step
@@ -16,7 +17,7 @@ from score_jax import diagnosis
 from score_jax.__main__ import main
 from score_jax.types import TrainState
 
-STATE = TrainState(np.int32(0), tiny.params(), ())
+STATE = TrainState(jnp.int32(0), tiny.params(), ())
 
 
 def load(path):
