@@ -8,7 +8,7 @@ from typing import Any
 
 import ml_collections
 
-from score_jax.config_fields import check_kinds
+from score_jax.config_fields import check_fields, missing
 from score_jax.kl import ESTIMATORS
 
 OBJECTIVES = ("stage_one", "stage_two", "multi_turn")
@@ -48,7 +48,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     """
     fields = Fields(config)
     _check_files(fields)
-    check_kinds(fields.flat, small=fields.small)
+    check_fields(fields.flat, small=fields.small)
     _check_run(fields)
     _check_numbers(fields)
     if fields.small:
@@ -83,9 +83,7 @@ class Fields:
     def value(self, field: str) -> Any:
         """What a field holds; it has to be there."""
         if field not in self.flat:
-            released = not self.small and field.startswith("model.")
-            shown = "quickstart.released" if released else "configs/quickstart.py"
-            raise ValueError(f"config.{field} is missing; {shown} shows what belongs there")
+            raise ValueError(missing(field, self.flat.get("model.name", ""), small=self.small))
         return self.flat[field]
 
     def require(self, field: str, holds: bool, mend: str) -> None:

@@ -51,26 +51,43 @@ _STAGE = {
 }
 
 
-def check_kinds(flat: Mapping[str, Any], *, small: bool) -> None:
-    """Refuses fields that hold something of another kind, and fields that nothing reads.
+def check_fields(flat: Mapping[str, Any], *, small: bool) -> None:
+    """Refuses fields that hold something of another kind, that are missing, or that nothing reads.
+
+    Which fields of a stage are missing depends on its objective, and is asked elsewhere. Sections that only a
+    study, a sweep or another stage's objective reads are left alone.
 
     Args:
-      flat: a config's fields by their dotted names. Sections that only a study, a sweep or another stage's
-        objective reads are left alone.
+      flat: a config's fields by their dotted names.
       small: whether its model is pre-trained here.
 
     Raises:
       ValueError: names the field, its value and the mend.
     """
     known = _by_name(_RUN) | _by_name(_SMALL if small else _RELEASED)
-    _check_known(flat, known)
-    sections = {key: _STAGE for key in flat.get("stages", ())}
-    between = [key for stage in sections for key in flat.get(f"{stage}.between", ())]
-    sections |= {key: _STAGE for key in between}
+    _check_kinds(flat, known)
+    for name in known:
+        if name not in flat:
+            raise ValueError(missing(name, flat.get("model.name", ""), small=small))
+    sections = {key: _STAGE for key in flat["stages"]}
+    for stage in list(sections):
+        _check_kinds(flat, {f"{stage}.between": NAMES})
+        sections |= {key: _STAGE for key in flat.get(f"{stage}.between", ())}
     if small:
-        sections |= {f"pretrain.{name}": _PHASE for name in flat.get("pretrain.phases", ())}
+        sections |= {f"pretrain.{name}": _PHASE for name in flat["pretrain.phases"]}
     for section, fields in sections.items():
-        _check_known(flat, _by_name(fields, f"{section}."))
+        inside = _by_name(fields, f"{section}.")
+        _check_kinds(flat, inside)
+        known |= inside
+    _refuse_unknown(flat, known)
+
+
+def missing(field: str, model: str, *, small: bool) -> str:
+    """What to say of a field that is not there."""
+    if field.startswith("model.") and not small:
+        which = f"config.model.name = {model!r} is none that is pre-trained here: quickstart.released shows"
+        return f"config.{field} is missing; {which} what belongs there"
+    return f"config.{field} is missing; configs/quickstart.py shows what belongs there"
 
 
 def _by_name(fields: Mapping[str, Sequence[str]], prefix: str = "") -> dict[str, str]:
@@ -78,14 +95,17 @@ def _by_name(fields: Mapping[str, Sequence[str]], prefix: str = "") -> dict[str,
     return {prefix + name: kind for kind, names in fields.items() for name in names}
 
 
-def _check_known(flat: Mapping[str, Any], known: Mapping[str, str]) -> None:
-    """Fields of the sections that `known` speaks of."""
+def _check_kinds(flat: Mapping[str, Any], known: Mapping[str, str]) -> None:
+    for name, kind in known.items():
+        if name in flat and not _is_of(kind, flat[name]):
+            raise ValueError(f"config.{name} = {flat[name]!r}: must be {kind}")
+
+
+def _refuse_unknown(flat: Mapping[str, Any], known: Mapping[str, str]) -> None:
+    """Fields that stand beside known ones."""
     sections = {name.rpartition(".")[0] for name in known}
-    for name, value in flat.items():
-        if name in known:
-            if not _is_of(known[name], value):
-                raise ValueError(f"config.{name} = {value!r}: must be {known[name]}")
-        elif name.rpartition(".")[0] in sections:
+    for name in flat:
+        if name not in known and name.rpartition(".")[0] in sections:
             raise ValueError(f"config.{name}: no such field; {meant(name, known)}")
 
 

@@ -13,7 +13,7 @@ from score_jax import hosts, offline, prompts
 from score_jax import model as models
 from score_jax.base import make_base, remember_base
 from score_jax.checkpoint import Checkpoints
-from score_jax.config import check_workdir, claim_workdir, deciding
+from score_jax.config import check_place, check_workdir, claim_workdir, deciding
 from score_jax.config_check import SUPERVISED
 from score_jax.log import say
 from score_jax.mesh import check_rows, mesh_of, place
@@ -29,6 +29,8 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, sandbox: str =
 
     `sandbox` is for tasks whose attempts are programs, see `Task.prepare`.
     """
+    check_place(workdir, "--workdir")
+    check_place(config.base_dir or workdir, "config.base_dir")
     check_workdir(workdir, config)
     devices = mesh_of(config)
     rows = config.problems_per_step * config.samples_per_problem

@@ -7,6 +7,7 @@ from small_runs import options
 
 from score_jax import pretrain, rl, rollout, sft
 from score_jax.__main__ import main
+from score_jax.task import Task
 from score_jax.types import Problem
 
 
@@ -37,7 +38,7 @@ def refusal(tmp_path, shared, monkeypatch, capfd):
         said = capfd.readouterr()
         lines = [line for line in said.err.splitlines() if "oneDNN" not in line and "absl::" not in line]
         assert code == 2, said
-        assert len(lines) == 1 and lines[0].startswith("score_jax "), said.err
+        assert len(lines) == 1 and lines[0].startswith("score_jax"), said.err
         assert {path for path in tmp_path.rglob("*")} == before, "something was left"
         return lines[0]
 
@@ -50,7 +51,7 @@ def assert_said(line: str, *parts: str):
 
 def train(tmp_path, shared, config="configs/quickstart.py", **changes):
     """The arguments of a small run; '__' in a field's name stands for a dot."""
-    fields = {"base_dir": tmp_path / "base", "data_dir": shared / "data"} | changes
+    fields = {"base_dir": tmp_path / "base", "data_dir": shared / "data", "tokenizer.texts": 200} | changes
     return ["train", f"--workdir={tmp_path / 'run'}", *options(tmp_path, config, **fields)]
 
 
@@ -60,7 +61,7 @@ FIELDS = {
     "stage1.steps=2.5": "stage1.steps",
     "stage2.alpha=much": "stage2.alpha",
     "remat=perhaps": "remat",
-    "stages='stage1'": ("config.stages", "a tuple of texts"),
+    "files.train=a": ("config.files.train: this config reads no such file", "into it"),
     # A field that there is not.
     "stage2.alfa=5": ("config.stage2.alfa: no such field", "did you mean stage2.alpha?"),
     "learning_rate=1": ("config.learning_rate: no such field", "did you mean"),
@@ -160,7 +161,7 @@ def test_a_field(field, refusal, tmp_path, shared):
 
 
 FILES = {
-    "config.stages = 'stage1'": ("config.stages", "must be"),
+    "config.stages = 'stage1'": ("mine.py: ", "'stages'", "mend the file"),
     "config.slots = ml_collections.ConfigDict({'prompt': '13', 'attempt': 13, 'critique': 0})": (
         "config.slots.prompt = '13'", "a whole number",
     ),
@@ -170,20 +171,22 @@ FILES = {
     "config.stage2 = ml_collections.ConfigDict(config.stage2.to_dict() | {'scale_kl': 1})": (
         "config.stage2.scale_kl = 1", "True or False",
     ),
-    "config.stage2 = 3": ("config.stages", "there is no section config.stage2"),
+    "config.stage2 = 3": ("mine.py: ", "'stage2'", "mend the file"),
     "config.stage2.alfa = 3.0": ("config.stage2.alfa: no such field", "did you mean stage2.alpha?"),
-    "config.bata = 1": ("config.bata: no such field", "the fields are"),
+    "config.bata = 1": ("config.bata: no such field", "did you mean"),
     "del config.slots": ("config.slots.prompt is missing", "configs/quickstart.py shows"),
     "del config.stage2['beta_1']": ("config.stage2.beta_1 is missing", "configs/quickstart.py shows"),
     "del config.alarms": ("config.alarms.window is missing", "configs/quickstart.py shows"),
-    "config.files = 3": ("config.files = 3", "must be a ConfigDict of paths"),
+    "config.files = 3": ("mine.py: ", "'files'", "mend the file"),
     "config.files.train = 3": ("config.files.train = 3", "must be the path of a file"),
     "config.pretrain.phases = ('guess', 3)": ("config.pretrain.phases", "a tuple of texts"),
-    "config.seed = True": ("seed",),
-    "config.seed = config.sead": ("sead",),
-    "config = None": ("get_config", "ConfigDict"),
-    "import no_such_module": ("no_such_module",),
-    "config.seed = = 3": ("invalid syntax",),
+    "config.seed = True": ("config.seed = True", "a whole number"),
+    "config.seed = config.sead": ("mine.py: ", "sead", "mend the file"),
+    "config = None": ("mine.py: get_config() returned no ml_collections.ConfigDict", "mend the file"),
+    "import no_such_module": ("mine.py: ", "No module named 'no_such_module'", "mend the file"),
+    "config.seed = = 3": ("mine.py: ", "invalid syntax", "mend the file"),
+    "raise OSError('gone')": ("mine.py: ", "a file that it opens cannot be read", "mend the file"),
+    "config.seed = 1 / 0": ("mine.py: ", "ZeroDivisionError", "mend the file"),
 }  # fmt: skip
 
 
@@ -214,12 +217,19 @@ ROWS = {
 }
 
 
+def with_files(tmp_path, data, **files):
+    """The arguments of a run of JSONL files."""
+    fields = {"task": "score_jax.datasets.jsonl:Jsonl", "data_dir": data, "mesh.data": -1, "mesh.fsdp": 1}
+    fields |= {f"files.{name}": path for name, path in files.items()}
+    args = [f"--config.{name}={value}" for name, value in fields.items()]
+    return ["train", "--config=configs/gsm8k_gemma3_1b.py", f"--workdir={tmp_path / 'run'}", *args]
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_rows(name, refusal, tmp_path, tmp_path_factory):
     rows, said = ROWS[name]
     path = write(tmp_path / "train.jsonl", rows)
-    args = train(tmp_path, tmp_path_factory.mktemp("data"), task="score_jax.datasets.jsonl:Jsonl")
-    assert_said(refusal(*args, f"--config.files.train={path}"), *said)
+    assert_said(refusal(*with_files(tmp_path, tmp_path_factory.mktemp("data"), train=path)), *said)
 
 
 @pytest.mark.parametrize(
@@ -237,8 +247,7 @@ def test_files(name, content, said, refusal, tmp_path, tmp_path_factory):
         path.write_bytes(content)
     elif content is not None:
         path.mkdir()
-    args = train(tmp_path, tmp_path_factory.mktemp("data"), task="score_jax.datasets.jsonl:Jsonl")
-    assert_said(refusal(*args, f"--config.files.train={path}"), *said)
+    assert_said(refusal(*with_files(tmp_path, tmp_path_factory.mktemp("data"), train=path)), *said)
 
 
 def test_a_file_that_the_task_does_not_read(refusal, tmp_path, shared):
@@ -246,15 +255,14 @@ def test_a_file_that_the_task_does_not_read(refusal, tmp_path, shared):
     assert_said(refusal(*args, "--config.evaluate.files.tset=a"), "evaluate.files.tset")
 
 
-def test_a_task_without_demonstrations(refusal, tmp_path, tmp_path_factory):
-    rows = [JSONL | {"id": str(n), "problem": f"P{n}"} for n in range(12)]
-    files = {split: write(tmp_path / f"{split}.jsonl", [row | {"id": split + row["id"]} | {
-        "problem": split + row["problem"]} for row in rows]) for split in ("train", "test")}  # fmt: skip
-    args = train(
-        tmp_path, tmp_path_factory.mktemp("data"), task="score_jax.datasets.jsonl:Jsonl", evaluate__problems=0
-    )
-    given = [f"--config.files.{split}={path}" for split, path in files.items()]
-    assert_said(refusal(*args, *given), "config.task: Jsonl has no demonstrations", "quickstart.released")
+class Silent(tiny.Riddles):
+    def demonstration(self, problem, rng):
+        return Task.demonstration(self, problem, rng)
+
+
+def test_a_task_without_demonstrations(refusal, tmp_path, shared):
+    line = refusal(*train(tmp_path, shared, task="test_bad_input:Silent"))
+    assert_said(line, "config.task: Silent has no demonstrations", "set config.model = quickstart.released")
 
 
 class Long(tiny.Riddles):

@@ -103,7 +103,7 @@ def test_a_run_that_diverges_stops_with_a_diagnosis(folder, tmp_path, capfd):
     error, out, rows, batch, said = stopped(tmp_path, args, capfd)
     assert error.startswith("score_jax train: stage_two, update 6: ")
     assert "3 times in a row, as many as config.max_skipped allows" in error
-    assert "parameters such as" in error and "logp of attempt 1 in rows 0, 1, 2, 3, 4 and 11 more" in error
+    assert "logp of attempt 1 in rows 0, 1, 2, 3, 4 and 11 more" in error
     assert [row["skipped"] for row in rows] == [0, 0, 0, 1, 1, 1]
     assert [row["alarms"] for row in rows] == [[], [], [], *[["skipped"]] * 3]
     assert rows[-1]["loss"] is None
