@@ -77,6 +77,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.b2 = 0.95
     config.optimizer.weight_decay = 0.0
     config.checkpoint_every = 20  # updates
+    config.max_skipped = 5  # updates in a row whose loss or gradient is NaN or infinite, then the run stops
 
     config.stages = ("stage1", "stage2")
     config.stage1 = stage("stage_one", "stage_one", steps=60, beta_1=0.01, beta_2=0.54)
@@ -93,6 +94,17 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluate.critique = False  # ask for a critique before each later attempt
     config.evaluate.batch = 352
     config.evaluate.temperature = 0.0  # greedy, as in the paper
+
+    # Alarms, see score_jax.alarms: in the console, in metrics.jsonl and on the page. They stop nothing.
+    config.alarms = ml_collections.ConfigDict()
+    config.alarms.window = 10  # updates of a stage over whose mean they are judged
+    config.alarms.kl_max = 50.0  # of an attempt to the reference, nats
+    config.alarms.entropy_min = 0.001  # nats per token
+    config.alarms.entropy_max = 4.0  # nats per token
+    config.alarms.length_growth = 3.0  # times an attempt's mean length in the stage's first updates
+    config.alarms.cut_off_max = 0.5  # share of attempts that end with their slot
+    config.alarms.unparsed_max = 0.5  # share of attempts without a readable answer
+    config.alarms.changed_min = 0.01  # share of last answers that differ from the first
 
     config.log = ml_collections.ConfigDict()
     config.log.every = 10  # updates between two lines of progress

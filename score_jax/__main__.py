@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from typing import NoReturn
 
 EPILOG = """examples:
   python -m score_jax train    --config=configs/quickstart.py --workdir=runs/alpha10 --config.stage2.alpha=10
@@ -20,9 +21,16 @@ SCORE_JAX_TRACEBACK=1 in the environment shows where an error came from.
 """
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with the options on one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog.removeprefix('python -m ')}: {message}; see --help\n")
+
+
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The command and its options, and the --config.FIELD=VALUE overrides."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m score_jax",
         description=__doc__,
         epilog=EPILOG,

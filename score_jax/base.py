@@ -23,9 +23,15 @@ _NOTE = "base.json"
 
 
 def make_base(
-    config: ml_collections.ConfigDict, workdir: epath.Path, task: Task, say: Callable[[str], None] = print
+    config: ml_collections.ConfigDict,
+    workdir: epath.Path,
+    task: Task,
+    say: Callable[[str], None] = print,
+    check: Callable[[Actor], object] = lambda actor: None,
 ) -> tuple[Actor, dict]:
     """The base model; a small one is pre-trained now unless an earlier run left it.
+
+    `check` raises ValueError where the actor cannot do what it is to do; it is asked before any compute.
 
     Returns:
       The actor (with config.evaluate.attempts attempts and config.lora_rank adapters), and the base's
@@ -35,8 +41,10 @@ def make_base(
       FileNotFoundError, ValueError: see `load_released` and `pretrain.load_base`.
     """
     if config.model.name == SMALL:
-        return _adapted(config, *pretrain.make_base(config, workdir, task, say))
-    return _adapted(config, *_released(config, workdir, task))
+        return _adapted(config, *pretrain.make_base(config, workdir, task, say, check))
+    actor, params = _released(config, workdir, task)
+    check(actor)
+    return _adapted(config, actor, params)
 
 
 def load_base(

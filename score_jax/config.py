@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ml_collections
@@ -13,11 +14,15 @@ from etils import epath
 from ml_collections import config_flags
 
 from score_jax.config_check import SMALL, check_config, flatten
+from score_jax.config_fields import meant
 from score_jax.records import read_json, write_json
 
-# What may change between two commands on one work directory: how much is shown, and where things lie, on
-# disk and on devices.
-_FREE = ("evaluate", "log", "mesh", "base_dir", "data_dir", "files", "model.checkpoint", "model.tokenizer")
+# What may change between two commands on one work directory: how much is shown, when a run is stopped, and
+# where things lie, on disk and on devices.
+_FREE = (
+    *("evaluate", "log", "alarms", "max_skipped"),
+    *("mesh", "base_dir", "data_dir", "files", "model.checkpoint", "model.tokenizer"),
+)
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
@@ -29,34 +34,59 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     values = flags.FlagValues()
     words = ["score_jax", f"--config={path}", *overrides]
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
-    if not epath.Path(path).exists():
-        raise ValueError(f"--config={path}: no such file")
+    if not epath.Path(path).is_file():
+        raise ValueError(f"--config={path}: no such file; those of the project lie in configs/")
     for override in overrides:
         if not override.startswith("--config."):
             raise ValueError(f"{override!r} is not understood; change a field with --config.FIELD=VALUE")
     try:
         values(words)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # a config file is a program: it may raise anything
         known = flatten(load_config(path)) if overrides else {}
-        raise ValueError(_explain(error, overrides, known)) from error
+        raise ValueError(_explain(error, path, overrides, known)) from error
     config = values["config"].value
+    if not isinstance(config, ml_collections.ConfigDict):
+        # config_flags takes an OSError of the file itself for a file that is not there.
+        why = "get_config() returned no ml_collections.ConfigDict, or a file that it opens cannot be read"
+        raise ValueError(f"--config={path}: {why}; mend the file")
     check_config(config)
     return config
 
 
-def _explain(error: Exception, overrides: Sequence[str], known: Mapping[str, Any]) -> str:
+def _explain(error: Exception, path: str, overrides: Sequence[str], known: Mapping[str, Any]) -> str:
     for override in overrides:
         field = override.removeprefix("--config.").partition("=")[0]
+        section, _, name = field.rpartition(".")
+        if field not in known and section in ("files", "evaluate.files"):
+            return (
+                f"config.{field}: this config reads no such file; write config.{section}.{name} = '' into it"
+            )
         if field not in known:
             return f"config.{field}: no such field; {meant(field, known)}"
-    lines = str(error).strip().splitlines()
-    return lines[-1] if "Traceback" in lines else " ".join(str(error).split())  # of a config file's own error
+    if overrides:
+        return " ".join(str(error).split())
+    # What is raised inside get_config() comes with its traceback, whose last line it is.
+    own = str(error).strip().splitlines()[-1:] if "Traceback" in str(error) else None
+    said = " ".join(own or [f"{type(error).__name__}: {' '.join(str(error).split())}"])
+    return f"--config={path}: {said}; mend the file (SCORE_JAX_TRACEBACK=1 shows where)"
 
 
-def meant(field: str, known: Iterable[str]) -> str:
-    """What to say to a field that there is not."""
-    close = difflib.get_close_matches(field, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else f"the fields are {', '.join(known)}"
+def check_place(path: epath.PathLike, field: str) -> None:
+    """Refuses a folder that could not be made or written.
+
+    Raises:
+      ValueError: says what is in the way.
+    """
+    if "://" in str(path):
+        return  # a bucket has no folders
+    place = Path(path).absolute()
+    there = next(folder for folder in (place, *place.parents) if folder.exists())
+    if not there.is_dir():
+        raise ValueError(f"{field}={path}: {there} is a file; name another folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(
+            f"{field}={path}: {there} cannot be written; name another folder, or change its rights"
+        )
 
 
 def check_workdir(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
@@ -120,7 +150,7 @@ def relocate(config: ml_collections.ConfigDict, overrides: Sequence[str]) -> Non
         config_flags.DEFINE_config_dict("config", moved, flag_values=values, sys_argv=words)
         values(words)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(_explain(error, overrides, flatten(config))) from error
+        raise ValueError(_explain(error, "config.json", overrides, flatten(config))) from error
     theirs, ours = flatten(config), flatten(moved)
     for field, value in ours.items():
         if value != theirs[field] and not is_free(field):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
 
+from score_jax.config_fields import check_fields, missing
 from score_jax.kl import ESTIMATORS
 
 OBJECTIVES = ("stage_one", "stage_two", "multi_turn")
@@ -21,10 +23,12 @@ _POSITIVE = (
     *("problems_per_step", "samples_per_problem", "rollout_parts", "micro_batches", "score_chunk"),
     *("slots.prompt", "slots.attempt", "checkpoint_every", "optimizer.clip_norm"),
     *("evaluate.attempts", "evaluate.batch", "log.every", "log.transcript_every"),
+    *("max_skipped", "alarms.window", "alarms.kl_max", "alarms.entropy_max", "alarms.length_growth"),
 )
+_SHARES = ("alarms.cut_off_max", "alarms.unparsed_max", "alarms.changed_min")
 # Of a small model, which is pre-trained here.
 _POSITIVE_IF_SMALL = (
-    *("tokenizer.vocab_size", "tokenizer.texts", "pretrain.batch"),
+    *("tokenizer.vocab_size", "tokenizer.texts", "pretrain.batch", "pretrain.clip_norm"),
     *("model.layers", "model.width", "model.hidden_width", "model.heads", "model.kv_heads"),
     *("model.head_width", "model.sliding_window"),
 )
@@ -44,12 +48,15 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     """
     fields = Fields(config)
     _check_files(fields)
+    check_fields(fields.flat, small=fields.small)
     _check_run(fields)
+    _check_numbers(fields)
     if fields.small:
         _check_pretraining(fields)
     names = ["base"]
     for key in fields.value("stages"):
-        fields.require("stages", key in config, f"there is no config.{key}")
+        is_section = isinstance(config.get(key), ml_collections.ConfigDict)
+        fields.require("stages", is_section, f"there is no section config.{key}")
         check_stage(fields, key, names)
         names.append(config[key].name)
 
@@ -76,9 +83,7 @@ class Fields:
     def value(self, field: str) -> Any:
         """What a field holds; it has to be there."""
         if field not in self.flat:
-            released = not self.small and field.startswith("model.")
-            shown = "quickstart.released" if released else "configs/quickstart.py"
-            raise ValueError(f"config.{field} is missing; {shown} shows what belongs there")
+            raise ValueError(missing(field, self.flat.get("model.name", ""), small=self.small))
         return self.flat[field]
 
     def require(self, field: str, holds: bool, mend: str) -> None:
@@ -153,10 +158,27 @@ def _check_run(fields: Fields) -> None:
     fields.critique("evaluate")
 
 
+def _check_numbers(fields: Fields) -> None:
+    """Ranges that are neither a share nor half a line."""
+    seed = 0 <= fields.value("seed") < 2**31
+    fields.require("seed", seed, "must lie in [0, 2**31)")
+    for field in ("optimizer.b1", "optimizer.b2", *(("pretrain.b2",) if fields.small else ())):
+        fields.require(field, 0 <= fields.value(field) < 1, "is a decay and must lie in [0, 1)")
+    fields.not_negative("optimizer.weight_decay", "alarms.entropy_min")
+    fields.share(*_SHARES)
+
+
 def _check_pretraining(fields: Fields) -> None:
+    fields.not_negative("pretrain.weight_decay")
+    fields.share("pretrain.warmup")
+    heads, kv_heads = fields.value("model.heads"), fields.value("model.kv_heads")
+    fields.require("model.kv_heads", heads % kv_heads == 0, f"must divide model.heads = {heads}")
+    even = fields.value("model.head_width") % 2 == 0  # positions turn its halves
+    fields.require("model.head_width", even, "must be even")
     for name in fields.value("pretrain.phases"):
         key = f"pretrain.{name}"
-        fields.require("pretrain.phases", name in fields.config.pretrain, f"there is no config.{key}")
+        is_section = isinstance(fields.config.pretrain.get(name), ml_collections.ConfigDict)
+        fields.require("pretrain.phases", is_section, f"there is no section config.{key}")
         fields.positive(f"{key}.steps", f"{key}.attempts", f"{key}.learning_rate")
         fields.share(f"{key}.unlearned", f"{key}.critiques")
         fields.critique(key, "critiques")
@@ -177,6 +199,8 @@ def check_stage(fields: Fields, key: str, earlier: Sequence[str]) -> None:
     fields.among(f"{key}.objective", (*OBJECTIVES, UNIFIED, *SUPERVISED))
     fields.among(f"{key}.start", STARTS)
     name, objective = fields.value(f"{key}.name"), fields.value(f"{key}.objective")
+    fine = re.fullmatch(r"[\w-]+", name) is not None
+    fields.require(f"{key}.name", fine, "names files; write it in letters, digits, - and _")
     fields.require(f"{key}.name", name not in earlier, "another stage has this name; each needs its own")
     for field in _unread(objective):  # what would have no effect is a mistake
         neutral = fields.flat.get(f"{key}.{field}", 0) in _NEUTRAL

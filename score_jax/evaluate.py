@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from score_jax import model as models
-from score_jax import rollout
+from score_jax import prompts, rollout
 from score_jax.base import load_base
 from score_jax.checkpoint import Checkpoints
 from score_jax.config import check_workdir, config_of
@@ -58,6 +58,7 @@ def evaluate(
         task.prepare(sandbox, say)
         actor, base = load_base(config, workdir, trained_on, say)
         actor = actor.with_task(task)
+        prompts.encode_prompts(actor.format, problems, actor.slots)  # one that is too long is to be known now
         results, rows, drafts = read_json(results_path), read_jsonl(attempts_path), []
         split = split_of(config)
         for name, step in chosen.items():

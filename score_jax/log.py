@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, SupportsFloat
@@ -12,6 +13,7 @@ import rich.progress
 import tensorboardX
 from etils import epath
 
+from score_jax import alarms
 from score_jax.records import append_jsonl, read_jsonl, write_jsonl, writes
 
 console = rich.console.Console(highlight=False, soft_wrap=True)
@@ -25,20 +27,39 @@ def say(text: str) -> None:
 class Metrics:
     """The rows of a training run, in metrics.jsonl and for TensorBoard."""
 
-    def __init__(self, workdir: epath.Path, step: int):
-        """Opens the log at `step`: rows of later steps, which a resumed run writes anew, are dropped."""
-        self._path = workdir / "metrics.jsonl"
-        rows = [row for row in read_jsonl(self._path) if row["step"] <= step]
-        write_jsonl(self._path, rows)
-        self.last = rows[-1] if rows else None  # the row of the update before
+    def __init__(self, workdir: epath.Path, step: int, limits: Mapping[str, int | float]):
+        """Opens the log at `step`: rows of later steps, which a resumed run writes anew, are dropped.
+
+        `limits` are those of config.alarms.
+        """
+        self._path, self._limits = workdir / "metrics.jsonl", limits
+        self._rows = [row for row in read_jsonl(self._path) if row["step"] <= step]
+        write_jsonl(self._path, self._rows)
         self._board = tensorboardX.SummaryWriter(
             str(workdir / "tensorboard"), purge_step=step + 1, write_to_disk=writes()
         )
 
+    @property
+    def last(self) -> dict[str, Any] | None:
+        """The row of the update before."""
+        return self._rows[-1] if self._rows else None
+
+    @property
+    def skipped(self) -> int:
+        """How many of the last updates were skipped, one after the other."""
+        return alarms.skipped_in_a_row(self._rows)
+
     def write(self, row: Mapping[str, Any]) -> None:
-        """One step's numbers."""
+        """One step's numbers, with the names of the alarms that they raise. What is not finite is written as
+        null, as JSON has no NaN."""
+        before = self.last["alarms"] if self.last and "alarms" in self.last else []
+        row = {key: value if _is_sound(value) else None for key, value in row.items()}
+        self._rows.append(row)
+        raised = alarms.alarms_at(self._rows, self._limits)
+        row["alarms"] = list(raised)
         append_jsonl(self._path, row)
-        self.last = row
+        for line in alarms.news(before, raised, row["step"]):
+            say(line)
         for key, value in row.items():
             if isinstance(value, int | float) and key != "step":
                 self._board.add_scalar(key, value, row["step"])
@@ -52,6 +73,10 @@ class Metrics:
 
     def __exit__(self, *_: object) -> None:
         self._board.close()
+
+
+def _is_sound(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def by_attempt(name: str, values: Iterable[SupportsFloat]) -> dict[str, float]:

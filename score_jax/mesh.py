@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
@@ -42,7 +43,7 @@ PARTS = PartitionSpec(None, ROWS)  # a batch in several parts
 _CACHED = PartitionSpec(ROWS, None, "tensor", None)  # keys and values: E L K d
 
 
-def mesh_of(config: Mapping[str, Any]) -> Mesh:
+def mesh_of(config: Mapping[str, Any] | ml_collections.ConfigDict) -> Mesh:
     """The mesh of config.mesh over all devices, those of other hosts too.
 
     Raises:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -15,10 +16,10 @@ import numpy as np
 import optax
 from etils import epath
 
-from score_jax import chat, checkpoint, hosts, mesh, model, prompts, tokenizer
+from score_jax import chat, checkpoint, diagnosis, hosts, mesh, model, prompts, tokenizer
 from score_jax.config import shows_critiques
 from score_jax.log import Progress
-from score_jax.records import append_jsonl, read_json, write_json, write_jsonl
+from score_jax.records import append_jsonl, read_json, write_json, write_jsonl, writes
 from score_jax.rollout import Actor, actor_of
 from score_jax.step import Examples, Optimizer, sft_step
 from score_jax.task import Task
@@ -35,28 +36,68 @@ def base_dir(config: ml_collections.ConfigDict, workdir: epath.Path) -> epath.Pa
 
 
 def make_base(
-    config: ml_collections.ConfigDict, workdir: epath.Path, task: Task, say: Callable[[str], None] = print
+    config: ml_collections.ConfigDict,
+    workdir: epath.Path,
+    task: Task,
+    say: Callable[[str], None] = print,
+    check: Callable[[Actor], object] = lambda actor: None,
 ) -> tuple[Actor, dict]:
     """The base model, pre-trained now unless an earlier run with the same settings left it.
 
     Returns, Raises:
-      As `load_base`, except that a missing base model is made.
+      As `load_base`, except that a missing base model is made. `check` is asked before, see `base.make_base`.
     """
     directory = base_dir(config, workdir)
     if (directory / "settings.json").exists():
-        return load_base(config, workdir, task, say)
+        actor, params = load_base(config, workdir, task, say)
+        check(actor)
+        return actor, params
+    with nothing_left(directory):
+        actor = _untrained(config, task, directory)
+        check(actor)
+        _check_demonstrations(config, actor)
     say("Base model: pre-training on the task's demonstrations (kept for later runs) ...")
+    params = pretrain(config, actor, directory)
+    checkpoint.save_params(params, directory / "params")
+    write_json(directory / "settings.json", _settings(config, task))  # last: it says that all is there
+    return actor, params
+
+
+@contextlib.contextmanager
+def nothing_left(directory: epath.Path) -> Iterator[None]:
+    """Makes a folder for what follows; if that is refused, what was made here goes again."""
+    made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     directory.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except ValueError:
+        if made and writes():
+            directory.rmtree()
+            for folder in made[1:]:
+                if not list(folder.iterdir()):
+                    folder.rmdir()
+        raise
+
+
+def _untrained(config: ml_collections.ConfigDict, task: Task, directory: epath.Path) -> Actor:
+    """The actor of a base model that is to be trained, with a tokenizer of its own."""
     corpus = task.corpus(config.tokenizer.texts, critiques=shows_critiques(config))
     vocabulary = tokenizer.train_tokenizer(
         corpus, directory / "tokenizer.model", vocab_size=config.tokenizer.vocab_size
     )
     hosts.wait("tokenizer")
-    actor = _actor(config, task, vocabulary)
-    params = pretrain(config, actor, directory)
-    checkpoint.save_params(params, directory / "params")
-    write_json(directory / "settings.json", _settings(config, task))  # last: it says that all is there
-    return actor, params
+    return _actor(config, task, vocabulary)
+
+
+def _check_demonstrations(config: ml_collections.ConfigDict, actor: Actor) -> None:
+    """Refuses slots that the demonstrations of each phase's first batch do not fit, and an uneven batch."""
+    mesh.check_rows(config.pretrain.batch, mesh.mesh_of(config), "config.pretrain.batch")
+    problems = actor.task.problems("train")
+    for name in config.pretrain.phases:
+        phase = config.pretrain[name]
+        shown = actor.with_attempts(phase.attempts).with_critique(phase.critiques > 0)
+        how = {"unlearned": phase.unlearned, "critiques": phase.critiques}
+        demonstrations(shown, problems, seed=config.seed, step=0, batch=config.pretrain.batch, **how)
 
 
 def load_base(
@@ -132,8 +173,7 @@ def demonstrations(
       critiques: share of the demonstrations that show a critique before each later attempt. The attempts stay
         as they were drawn, whatever it says: a base model learns to criticise, not to heed it.
     """
-    rng = np.random.default_rng([seed, step])
-    chosen = [problems[index] for index in rng.integers(len(problems), size=batch)]
+    chosen, rng = drawn(problems, batch, seed, step)
     shown = [actor.task.demonstration(problem, rng) for problem in chosen]
     for row in np.flatnonzero(rng.random(batch) >= unlearned):
         learned = (True,) * len(shown[row].attempts)
@@ -145,17 +185,24 @@ def demonstrations(
     return Examples(*prompts.encode_demonstrations(actor.format, actor.task, chosen, shown, actor.slots))
 
 
+def drawn(
+    problems: Sequence[Problem], count: int, seed: int, step: int
+) -> tuple[list[Problem], np.random.Generator]:
+    """The problems of one pre-training step, and the generator with which the rest of it is drawn."""
+    rng = np.random.default_rng([seed, step])
+    return [problems[index] for index in rng.integers(len(problems), size=count)], rng
+
+
 def pretrain(config: ml_collections.ConfigDict, actor: Actor, directory: epath.Path) -> dict:
     """Imitates demonstrations, phase by phase; each phase starts where the one before ended."""
     settings = config.pretrain
     phases = [settings[name] for name in settings.phases]
     devices = mesh.mesh_of(config)
-    mesh.check_rows(settings.batch, devices, "config.pretrain.batch")
     optimizer = Optimizer(clip_norm=settings.clip_norm, b2=settings.b2, weight_decay=settings.weight_decay)
     params = model.init_params(actor.model, jax.random.key(config.seed))
     params = mesh.place(params, devices)
     problems = actor.task.problems("train")
-    step = 0
+    step, marks, in_a_row = 0, [], 0
     write_jsonl(directory / "metrics.jsonl", [])
     with Progress("base model", sum(phase.steps for phase in phases), every=config.log.every) as progress:
         for phase in phases:
@@ -182,8 +229,23 @@ def pretrain(config: ml_collections.ConfigDict, actor: Actor, directory: epath.P
                 )
                 step += 1
                 progress.advance({"loss": metrics["loss"]})
+                marks.append(metrics["skipped"])
+                if step % config.log.every and phase_step + 1 < phase.steps:
+                    continue  # only now is the device waited for
+                skipped, marks = [bool(mark) for mark in marks], []
+                in_a_row = len(skipped) + in_a_row if all(skipped) else skipped[::-1].index(False)
                 if step % config.log.every == 0:
-                    row = {"step": step, "loss": float(metrics["loss"])}
+                    row = {"step": step, "loss": float(metrics["loss"]), "skipped": sum(skipped)}
                     append_jsonl(directory / "metrics.jsonl", row)
+                if in_a_row >= config.max_skipped:
+                    diagnosis.give_up(
+                        directory,
+                        state.params,
+                        diagnosis.of_examples(state, {}, batch, model=actor.model, chunk=64, mesh=devices),
+                        [problem.id for problem in drawn(problems, settings.batch, config.seed, step - 1)[0]],
+                        step=step,
+                        times=in_a_row,
+                        stage="pre-training",
+                    )
             params = state.params
     return params

@@ -13,6 +13,8 @@ from score_jax.sampling import Segment, Slots
 from score_jax.task import Answer, Demonstration, Task
 from score_jax.types import CONTEXT, PADDING, Problem
 
+_LISTED = 20  # prompts that a message lists, the longest first
+
 
 def make_slots(
     format: Format, task: Task, *, prompt: int, attempt: int, attempts: int, critique: int = 0
@@ -33,11 +35,12 @@ def encode_prompts(format: Format, problems: Sequence[Problem], slots: Slots) ->
     encoded = [_prompt_ids(format, problem, slots) for problem in problems]
     too_long = [(p.id, len(ids)) for p, ids in zip(problems, encoded, strict=True) if len(ids) > slots.prompt]
     if too_long:
-        id_, length = max(too_long, key=lambda pair: pair[1])
+        too_long.sort(key=lambda pair: -pair[1])
+        shown = ", ".join(f"{id_!r} with {length}" for id_, length in too_long[:_LISTED])
+        more = f" and {len(too_long) - _LISTED} more" if len(too_long) > _LISTED else ""
         raise ValueError(
-            f"config.slots.prompt = {slots.prompt}: {len(too_long)} of {len(problems)} prompts are longer, "
-            f"the longest is {id_!r} with {length} tokens; shorten them, or train with "
-            f"config.slots.prompt = {length}"
+            f"config.slots.prompt = {slots.prompt}: {len(too_long)} of {len(problems)} prompts are longer "
+            f"({shown}{more} tokens); shorten them, or train with config.slots.prompt = {too_long[0][1]}"
         )
     tokens = np.full((len(problems), slots.prompt), format.pad, np.int32)
     for row, ids in zip(tokens, encoded, strict=True):

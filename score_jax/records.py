@@ -46,7 +46,10 @@ def read_json(path: epath.PathLike) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text())
+        value = json.loads(path.read_text())
+        if not isinstance(value, dict):
+            raise ValueError("no object")
+        return value
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error}); write it again or delete it") from error
 

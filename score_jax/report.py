@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from score_jax import charts, metrics
+from score_jax import alarms, charts, metrics
 from score_jax.records import write_text
 from score_jax.run import Run, read_run
 
@@ -60,6 +60,7 @@ def write_report(workdir: str | Path, *, transcript_bytes: int = TRANSCRIPT_BYTE
         most_attempts=max((t for r in run.results.values() for t in _attempts_of(r)), default=2),
         head=_head(run.config),
         facts=_facts(run),
+        alarms=_alarms(run.steps),
         tiles=_tiles(run.results),
         table=result_table(run.results),
         smoothing={"curves": charts.smoothing(run.steps), "pre": charts.smoothing(run.pretraining)},
@@ -241,6 +242,19 @@ def _head(config: Mapping[str, str]) -> list[tuple[str, Markup]]:
     ]
 
 
+def _alarms(rows: Sequence[Mapping]) -> list[str]:
+    """What the page says of each alarm; those that are still on come first."""
+    found = sorted(alarms.spans(rows), key=lambda span: span.over)
+    lines = []
+    for span in found:
+        first, last = f"{span.first:,}", f"{span.last:,}"
+        place = f"update {first}" if first == last else f"updates {first} to {last}"
+        lines.append(
+            f"{span.name}, {span.stage.replace('_', ' ')}: {place}{'' if span.over else ', not over'}"
+        )
+    return lines
+
+
 def _facts(run: Run) -> list[str]:
     facts = []
     if run.results:
@@ -249,6 +263,8 @@ def _facts(run: Run) -> list[str]:
         facts.append(f"{' / '.join(map(str, sizes))} problems, {', '.join(splits)} split")
     if run.steps:
         facts.append(f"{run.steps[-1]['step']:,} updates")
+        if skipped := sum(row.get("skipped") or 0 for row in run.steps):
+            facts.append(f"{skipped:,} skipped, their loss or gradient not finite")
         if seconds := sum(row.get("seconds") or 0 for row in run.steps):
             hours, minutes = divmod(round(seconds / 60), 60)
             facts.append(f"{hours} h {minutes} min" if hours else f"{minutes} min")

@@ -13,8 +13,8 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
+from score_jax import diagnosis, offline, rollout
 from score_jax import model as models
-from score_jax import offline, rollout
 from score_jax.checkpoint import Checkpoints, Note
 from score_jax.log import Metrics, Progress, by_attempt
 from score_jax.mesh import mesh_of, spread
@@ -50,7 +50,7 @@ def rl_stage(
     window = []
     done = int(state.step) - begin
     with (
-        Metrics(workdir, int(state.step)) as metrics,
+        Metrics(workdir, int(state.step), config.alarms.to_dict()) as metrics,
         Progress(stage.name, stage.steps, every=config.log.every, done=done) as progress,
     ):
         for step in range(done, stage.steps):
@@ -78,6 +78,16 @@ def rl_stage(
             if row["step"] == 1:  # what was sampled before the first update counts there
                 row["sampled"] += sum(map(len, bank.values()))
             metrics.write(row)
+            if metrics.skipped >= config.max_skipped:
+                diagnosis.give_up(
+                    workdir,
+                    state.params,
+                    diagnosis.of_experience(state, frozen, reference, experience, objective, learner),
+                    [problem.id for problem in graded.problems],
+                    step=row["step"],
+                    times=metrics.skipped,
+                    stage=stage.name,
+                )
             # The pay of given attempts says nothing of the policy.
             pay = objective.reward_weight * graded.rewards * graded.sampled
             window.append(float(pay.sum(axis=1).mean()))
@@ -150,6 +160,7 @@ def step_metrics(graded: Graded, numbers: dict) -> dict[str, float]:
     were given they are left out.
     """
     row = {key: float(numbers[key]) for key in ("loss", "grad_norm", "sampler_gap")}
+    row["skipped"] = int(numbers["skipped"])
     row["sampled"] = int(graded.sampled.sum())
     row |= by_attempt("reward", graded.rewards.mean(axis=0))
     share = graded.sampled.mean(axis=0)

@@ -93,8 +93,11 @@ def beta_2_after(stage: ml_collections.ConfigDict, row: Mapping[str, Any] | None
     """
     if not stage.adapt_beta_2 or row is None or row["stage"] != stage.name:
         return stage.beta_2
-    held = sum(row[f"kl_t{attempt}"] for attempt in range(1, stage.attempts))
+    terms = [row[f"kl_t{attempt}"] for attempt in range(1, stage.attempts)]
     policy = row[f"policy_t{stage.attempts}"]
+    if None in (*terms, policy):  # not finite: that update was skipped
+        return row["beta_2"]
+    held = sum(terms)
     if held <= 0 or policy <= 0:  # nothing to balance: an estimate of the KL may be negative
         return row["beta_2"]
     wanted = stage.adapt_beta_2 * policy / held

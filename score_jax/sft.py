@@ -30,7 +30,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float, Int
 
-from score_jax import hosts, rollout
+from score_jax import diagnosis, hosts, rollout
 from score_jax import model as models
 from score_jax.checkpoint import Checkpoints, Note
 from score_jax.log import Metrics, Progress, by_attempt, say
@@ -341,18 +341,18 @@ def sft_stage(
     size, devices = config.problems_per_step * config.samples_per_problem, mesh_of(config)
     done = int(state.step) - begin
     with (
-        Metrics(workdir, int(state.step)) as metrics,
+        Metrics(workdir, int(state.step), config.alarms.to_dict()) as metrics,
         Progress(f"{stage.name} updates", stage.steps, every=config.log.every, done=done) as progress,
     ):
         for step in range(done, stage.steps):
             start = time.monotonic()
             traces = batch_of(found.traces, seed=config.seed, step=begin + step, size=size)
-            examples = lay_out(traces, actor.slots, actor.format.pad)
+            examples = spread(lay_out(traces, actor.slots, actor.format.pad), devices)
             rate = learning_rate_at(stage, step)
             state, numbers = sft_step(
                 state,
                 frozen,
-                spread(examples, devices),
+                examples,
                 jnp.float32(rate),
                 model=actor.model,
                 optimizer=optimizer,
@@ -362,12 +362,24 @@ def sft_stage(
                 mesh=devices,
             )
             row = {"step": begin + step + 1, "stage": stage.name, "learning_rate": rate}
-            row |= {key: float(value) for key, value in numbers.items()}
+            row |= {key: float(numbers[key]) for key in ("loss", "grad_norm")}
+            row["skipped"] = int(numbers["skipped"])
             row |= {"examples": len(found.traces), "sampled": 0, "seconds": time.monotonic() - start}
             if step == 0:  # what was done before the first update counts there
                 row |= found.composition | {"sampled": stage.attempts * found.tally["episodes"]}
                 row["seconds"] += found.seconds
             metrics.write(row)
+            if metrics.skipped >= config.max_skipped:
+                how = {"model": actor.model, "chunk": config.score_chunk, "mesh": devices}
+                diagnosis.give_up(
+                    workdir,
+                    state.params,
+                    diagnosis.of_examples(state, frozen, examples, **how),
+                    [trace.problem for trace in traces],
+                    step=row["step"],
+                    times=metrics.skipped,
+                    stage=stage.name,
+                )
             progress.advance({"loss": row["loss"]})
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == stage.steps:
                 # Without a training reward all are equally good, and the newest is the best.

@@ -59,6 +59,23 @@ class Optimizer:
         params = jax.tree.map(lambda p, u: (p - learning_rate * u).astype(p.dtype), state.params, updates)
         return TrainState(state.step + 1, params, opt_state)
 
+    def apply_finite(
+        self, state: TrainState, grads: dict, learning_rate: Float[Array, ""], loss: Float[Array, ""]
+    ) -> tuple[TrainState, dict[str, Array]]:
+        """One update, skipped where the loss or the gradient is NaN or infinite.
+
+        A skipped update leaves parameters and moments what they were, bit by bit. The step advances, as
+        batches are a function of it: the next update sees other problems.
+
+        Returns:
+          The new state, and metrics: loss, grad_norm, skipped (0 or 1).
+        """
+        norm = optax.tree.norm(grads)  # NaN or infinite where any entry of the gradient is
+        good = jnp.isfinite(loss) & jnp.isfinite(norm)
+        new = self.apply(state, grads, learning_rate)
+        kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), new, state)
+        return kept.replace(step=new.step), {"loss": loss, "grad_norm": norm, "skipped": 1 - good}
+
 
 @dataclasses.dataclass(frozen=True)
 class Learner:
@@ -171,9 +188,9 @@ def train_step(
       learner: what is fixed at compile time.
 
     Returns:
-      The new state, and metrics: loss, grad_norm, sampler_gap (the largest |log-prob of the sampler − of the
-      scorer|), and per attempt: length (mean tokens), kl (mean nats), entropy (mean nats per token),
-      policy (|mean A_i log π(y_i)|, the size of its policy term).
+      The new state, and metrics: loss, grad_norm, skipped (see `Optimizer.apply_finite`), sampler_gap (the
+      largest |log-prob of the sampler − of the scorer|), and per attempt: length (mean tokens), kl (mean
+      nats), entropy (mean nats per token), policy (|mean A_i log π(y_i)|, the size of its policy term).
     """
     episodes = experience.rewards.shape[0]
     if episodes % (learner.micro_batches * learner.samples):
@@ -200,16 +217,14 @@ def train_step(
     grads, (losses, sums) = jax.lax.scan(accumulate, jax.tree.map(jnp.zeros_like, state.params), parts)
     grads = jax.tree.map(lambda g: g / episodes, grads)
     tokens = sums["tokens"].sum(axis=0)
-    metrics = {
-        "loss": losses.sum() / episodes,
-        "grad_norm": optax.tree.norm(grads),
+    state, metrics = learner.optimizer.apply_finite(state, grads, learning_rate, losses.sum() / episodes)
+    metrics |= {
         "sampler_gap": sums["sampler_gap"].max(),
         "length": tokens / episodes,
         "kl": sums["kl"].sum(axis=0) / episodes,
         "entropy": sums["entropy"].sum(axis=0) / tokens,
         "policy": jnp.abs(sums["policy"].sum(axis=0)) / episodes,
     }
-    state = learner.optimizer.apply(state, grads, learning_rate)
     return keep_layout(state, learner.mesh), keep_whole(metrics, learner.mesh)
 
 
@@ -226,6 +241,25 @@ class Examples:
     tokens: Int[Array | np.ndarray, "E L"]
     attempt: Int[Array | np.ndarray, "E L"]
     weight: Float[Array | np.ndarray, "E L"]
+
+
+def imitation_loss(
+    trainable: dict,
+    frozen: dict,
+    examples: Examples,
+    *,
+    model: nn.Module,
+    chunk: int = 64,
+    remat: bool = False,
+    mesh: Mesh | None = None,
+) -> Float[Array, ""]:
+    """The summed loss of some examples; see `sft_step`."""
+    params = models.join(model, frozen, trainable)
+    hidden = policy.hidden_states(model, params, examples.tokens, examples.attempt, remat=remat, mesh=mesh)
+    episodes = Episodes(examples.tokens, examples.attempt, jnp.zeros_like(examples.weight))
+    head = policy.head_of(model, params, mesh=mesh)
+    logp = policy.score_tokens(head, hidden, episodes, chunk=chunk).logp
+    return sft_loss(logp, examples.weight).sum()
 
 
 @functools.partial(
@@ -261,7 +295,7 @@ def sft_step(
       mesh: the state keeps its layout on it; None: one device.
 
     Returns:
-      The new state, and metrics: loss, grad_norm.
+      The new state, and metrics: loss, grad_norm, skipped (see `Optimizer.apply_finite`).
     """
     rows = examples.tokens.shape[0]
     if rows % micro_batches:
@@ -269,12 +303,8 @@ def sft_step(
     total = jnp.maximum(examples.weight.sum(), 1.0)
 
     def loss_fn(trainable: dict, part: Examples) -> Float[Array, ""]:
-        params = models.join(model, frozen, trainable)
-        hidden = policy.hidden_states(model, params, part.tokens, part.attempt, remat=remat, mesh=mesh)
-        episodes = Episodes(part.tokens, part.attempt, jnp.zeros_like(part.weight))
-        head = policy.head_of(model, params, mesh=mesh)
-        logp = policy.score_tokens(head, hidden, episodes, chunk=chunk).logp
-        return sft_loss(logp, part.weight).sum() / total
+        how = {"model": model, "chunk": chunk, "remat": remat, "mesh": mesh}
+        return imitation_loss(trainable, frozen, part, **how) / total
 
     def accumulate(grads: dict, part: list[Array]) -> tuple[dict, Array]:
         loss, more = jax.value_and_grad(loss_fn)(state.params, Examples(*part))
@@ -284,6 +314,5 @@ def sft_step(
     split = lambda x: x.reshape(-1, micro_batches, *x.shape[1:]).swapaxes(0, 1)
     parts = [keep_rows(split(x), mesh, PARTS) for x in (examples.tokens, examples.attempt, examples.weight)]
     grads, losses = jax.lax.scan(accumulate, jax.tree.map(jnp.zeros_like, state.params), parts)
-    metrics = {"loss": losses.sum(), "grad_norm": optax.tree.norm(grads)}
-    state = optimizer.apply(state, grads, learning_rate)
+    state, metrics = optimizer.apply_finite(state, grads, learning_rate, losses.sum())
     return keep_layout(state, mesh), keep_whole(metrics, mesh)

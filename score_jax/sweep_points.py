@@ -15,8 +15,9 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from score_jax.config import is_free, load_config, meant
+from score_jax.config import is_free, load_config
 from score_jax.config_check import flatten
+from score_jax.config_fields import meant
 from score_jax.sweep_file import spelled
 
 SPLIT = "validation"  # by which sweeps choose: numbers of the test split must not decide

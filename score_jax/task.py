@@ -132,7 +132,10 @@ class Task(abc.ABC):
 
     def demonstration(self, problem: Problem, rng: np.random.Generator) -> Demonstration:
         """An imperfect episode for pre-training a small base model; random through `rng` alone."""
-        raise ValueError(f"{type(self).__name__} has no demonstrations to pre-train a base model from")
+        raise ValueError(
+            f"config.task: {type(self).__name__} has no demonstrations to pre-train a small model from; set "
+            "config.model = quickstart.released(NAME)"
+        )
 
     def critique(self, problem: Problem, attempt: str) -> str:
         """An honest critique of an attempt's text, for pre-training a small base model."""
@@ -161,6 +164,8 @@ def first_of(problems: Sequence[Problem], count: int, field: str) -> Sequence[Pr
     Raises:
       ValueError: there are not so many; names the config field that asked for them.
     """
+    if not problems:
+        raise ValueError(f"{field} = {count}: the split has no problems; name a task or files that have some")
     if not 0 <= count <= len(problems):
         raise ValueError(f"{field} = {count}: the split has {len(problems)} problems; choose at most that")
     return problems[: count or len(problems)]

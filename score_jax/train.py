@@ -13,11 +13,12 @@ from score_jax import hosts, offline, prompts
 from score_jax import model as models
 from score_jax.base import make_base, remember_base
 from score_jax.checkpoint import Checkpoints
-from score_jax.config import check_workdir, claim_workdir, deciding
+from score_jax.config import check_place, check_workdir, claim_workdir, deciding
 from score_jax.config_check import SUPERVISED
 from score_jax.log import say
 from score_jax.mesh import check_rows, mesh_of, place
 from score_jax.rl import rl_stage
+from score_jax.rollout import Actor
 from score_jax.sft import gather, sft_stage
 from score_jax.step import Optimizer
 from score_jax.task import evaluation_task, first_of, training_task
@@ -28,6 +29,8 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, sandbox: str =
 
     `sandbox` is for tasks whose attempts are programs, see `Task.prepare`.
     """
+    check_place(workdir, "--workdir")
+    check_place(config.base_dir or workdir, "config.base_dir")
     check_workdir(workdir, config)
     devices = mesh_of(config)
     rows = config.problems_per_step * config.samples_per_problem
@@ -44,10 +47,13 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, sandbox: str =
     if measured is not task:
         measured.prepare(sandbox, say)
     check_offline(config, devices)
-    actor, base = make_base(config, workdir, task, say=say)
-    for one, problems in ((task, pool), (measured, tested)):
-        # A prompt that is too long is to be known now.
-        prompts.encode_prompts(actor.format, problems, actor.with_task(one).slots)
+
+    def check(actor: Actor) -> None:
+        """A prompt that is too long is to be known now."""
+        for one, problems in ((task, pool), (measured, tested)):
+            prompts.encode_prompts(actor.format, problems, actor.with_task(one).slots)
+
+    actor, base = make_base(config, workdir, task, say, check)
     claim_workdir(workdir, config)
     remember_base(config, workdir, base)
     bank = {}

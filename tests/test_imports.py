@@ -24,7 +24,7 @@ rewards.sandbox.pool
 rewards.sandbox.check
 attempts  instructions
 objectives  kl  losses
-metrics  paper_tables
+metrics  paper_tables  alarms  config_fields
 charts  run  estimates  study_file
 report  figures  sweep_file
 study_charts  study_tables  sweep_charts
@@ -50,6 +50,7 @@ sampling
 prompts
 rollout  schedule
 step
+diagnosis
 pretrain  released  offline  sft
 rl
 base

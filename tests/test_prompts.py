@@ -1,5 +1,7 @@
 """Text to token rows, and where in its tokens an answer stands."""
 
+import re
+
 import numpy as np
 import pytest
 import tiny
@@ -50,11 +52,14 @@ def test_a_prompt_may_fill_its_slot_but_nothing_is_cut(tokenizer):
     assert 0 < count < 40
     with pytest.raises(ValueError) as refused:
         prompts.encode_prompts(plain(tokenizer), problems(40), Slots(slot, 1, (), 1))
-    assert str(refused.value) == (
-        f"config.slots.prompt = {slot}: {count} of 40 prompts are longer, the longest is {longest!r} "
-        f"with {lengths[longest]} tokens; shorten them, or train with "
-        f"config.slots.prompt = {lengths[longest]}"
+    said = str(refused.value)
+    assert said.startswith(
+        f"config.slots.prompt = {slot}: {count} of 40 prompts are longer ({longest!r} with "
     )
+    assert said.endswith(f" tokens); shorten them, or train with config.slots.prompt = {lengths[longest]}")
+    listed = sorted((length for length in lengths.values() if length > slot), reverse=True)[:20]
+    assert [int(length) for length in re.findall(r"' with (\d+)", said)] == listed
+    assert (f" and {count - 20} more tokens" in said) == (count > 20)
 
 
 def test_demonstrations_stand_where_samples_would(tokenizer):

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import tiny
 from etils import epath
+from small_runs import SMALL, options
+from test_supply_chain import secrets_in
 
 from score_jax import rollout
 from score_jax.__main__ import main
@@ -22,45 +24,30 @@ from score_jax.records import Draft
 from score_jax.step import Optimizer
 from score_jax.task import load_task
 
-SMALL = {
-    "model.layers": 2,
-    "model.width": 16,
-    "model.hidden_width": 16,
-    "model.heads": 2,
-    "model.head_width": 8,
-    "pretrain.guess.steps": 2,
-    "pretrain.correct.steps": 2,
-    "pretrain.batch": 8,
-    "train_problems": 12,
-    "problems_per_step": 8,
-    "samples_per_problem": 2,
-    "stage1.steps": 2,
-    "stage2.steps": 2,
-    "checkpoint_every": 2,
-    "evaluate.problems": 20,
-    "evaluate.batch": 16,
-    "log.every": 1,
-    "log.transcript_every": 1,
-}
-
-
-def options(folder, config="configs/quickstart.py", **changes):
-    """Command-line options of a shrunk run in `folder`."""
-    fields = SMALL | {"base_dir": str(folder / "base"), "data_dir": str(folder / "data")}
-    if config != "configs/quickstart.py":
-        fields.pop("stage2.steps")
-    fields |= {field.replace("__", "."): value for field, value in changes.items()}
-    return [f"--config={config}", *(f"--config.{field}={value}" for field, value in fields.items())]
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
+SECRETS = {
+    "SECRET_TOKEN": "c4n4ry-70k3n",
+    "HF_TOKEN": "hf_" + "c4n4ry" * 6,
+    "AWS_SECRET_ACCESS_KEY": "c4n4ry/aws+key",
+    "GOOGLE_APPLICATION_CREDENTIALS": "/home/c4n4ry/key.json",
+}
+
+
 @pytest.fixture(scope="module")
 def run(folder):
-    """A finished run."""
+    """A finished run, made with secrets in the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SECRETS.items():
+            patch.setenv(name, value)
+        return finished(folder)
+
+
+def finished(folder):
     workdir = folder / "run"
     for command in ("train", "evaluate"):
         assert main([command, f"--workdir={workdir}", *options(folder)]) == 0
@@ -130,6 +117,23 @@ def test_resumed_equals_straight_bit_for_bit(keep, run, folder, tmp_path, monkey
             np.testing.assert_array_equal(one, other)
     timeless = lambda path: [{k: v for k, v in row.items() if k != "seconds"} for row in rows_of(path)]
     assert timeless(straight / "metrics.jsonl") == timeless(resumed / "metrics.jsonl")
+
+
+def test_nothing_of_the_environment_is_in_what_a_run_writes(run, folder):
+    """Nor anything else that looks like a credential."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    kinds = {path.suffix for path in files}
+    assert {".jsonl", ".json", ".html"} <= kinds and any("tfevents" in path.name for path in files)
+    for path in files:
+        content = path.read_bytes()
+        assert b"c4n4ry" not in content and "c4n4ry" not in path.name, path
+        assert secrets_in(content) == [], path
+
+
+def test_arrays_on_disk_hold_no_objects(run):
+    """NumPy would load those by pickle."""
+    for path in run.rglob("*.np[yz]"):
+        np.load(path, allow_pickle=False)
 
 
 def test_the_base_is_reused_and_says_so(run, folder, capsys):

@@ -170,6 +170,25 @@ def test_training_curves_alone(tmp_path):
     assert "script" not in page.tags
 
 
+def test_alarms_and_skipped_updates_are_told(tmp_path):
+    steps = [row | {"alarms": [], "skipped": 0} for row in step_rows()]
+    for row in steps[9:20]:
+        row["alarms"] = ["kl_high_t1"]
+    steps[11] |= {"alarms": ["kl_high_t1", "skipped"], "skipped": 1, "loss": None, "kl_t1": None}
+    steps[-1]["alarms"] = ["unchanged"]
+    page = Page(report.write_report(write(tmp_path, steps=steps)))
+    assert "90 updates · 1 skipped, their loss or gradient not finite" in page.text
+    assert "3 alarms were raised in training." in page.text
+    for line in (
+        "unchanged, stage two: update 90, not over kl_high_t1",
+        "kl_high_t1, stage one: updates 10 to 20 ",
+        "skipped, stage one: update 12 ",
+    ):
+        assert line in page.text
+    quiet = Page(report.write_report(write(tmp_path / "quiet", steps=list(step_rows()))))
+    assert "alarm" not in quiet.text and "skipped" not in quiet.text
+
+
 def test_results_alone(tmp_path):
     results = {"base": metrics.result_of(attempt_rows())}
     page = Page(report.write_report(write(tmp_path, results=results)))

@@ -225,6 +225,60 @@ def test_the_update_is_adam_on_the_clipped_mean_gradient():
     assert_trees_close(state.opt_state[1].mu, moment)
 
 
+def bits(tree) -> list[bytes]:
+    return [np.asarray(x).tobytes() for x in jax.tree.leaves(tree)]
+
+
+def with_reward(value: float) -> Experience:
+    data = experience()
+    return data.replace(rewards=data.rewards.at[3, 1].set(value))
+
+
+@pytest.mark.parametrize("sizes", [None, (2, 2, 2)], ids=str)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
+def test_an_update_that_is_not_finite_is_skipped_bit_by_bit(value, sizes):
+    """On a mesh, too, and without compiling anything anew; the next update is what it would have been."""
+    devices = sizes and tiny.mesh(*sizes)
+    put = putting(devices) if devices else lambda state, data: (state, data)
+    learner = dataclasses.replace(LEARNER, mesh=devices)
+    state, good = put(OPTIMIZER.init(tiny.copy(PARAMS)), experience())
+    bad = put(state, with_reward(value))[1]
+    reference = mesh.place(REF_PARAMS, devices) if devices else REF_PARAMS
+    update = lambda state, data: step.train_step(
+        state, {}, reference, data, OBJECTIVE, jnp.float32(1e-2), learner=learner
+    )
+    state, metrics = update(state, good)  # so that there are moments to spoil
+    assert int(metrics["skipped"]) == 0
+    before, compiled = bits((state.params, state.opt_state)), step.train_step._cache_size()
+    state, metrics = update(state, bad)
+    assert int(metrics["skipped"]) == 1 and not np.isfinite(metrics["loss"])
+    assert bits((state.params, state.opt_state)) == before
+    assert int(state.step) == 2
+    state, metrics = update(state, good)
+    assert int(metrics["skipped"]) == 0 and bits(state.params) != before[: len(bits(state.params))]
+    assert int(state.step) == 3
+    assert step.train_step._cache_size() == compiled
+
+
+def test_a_gradient_that_overflows_is_skipped_where_the_loss_is_finite():
+    state = OPTIMIZER.init({"w": jnp.ones(3)})
+    for gradient in ([1.0, np.nan, 1.0], [1.0, np.inf, 1.0], [3e38, 3e38, 3e38]):
+        update = jax.jit(OPTIMIZER.apply_finite)
+        kept, metrics = update(state, {"w": jnp.array(gradient)}, jnp.float32(1e-2), jnp.float32(0.5))
+        assert int(metrics["skipped"]) == 1
+        assert bits((kept.params, kept.opt_state)) == bits((state.params, state.opt_state))
+
+
+def test_a_supervised_update_that_is_not_finite_is_skipped():
+    examples = examples_of()
+    bad = examples.replace(weight=examples.weight.at[2, -1].set(jnp.inf))
+    start = bits(OPTIMIZER.init(tiny.copy(PARAMS)))[1:]
+    state, metrics = imitate(lambda state, data: (state, bad))
+    assert int(metrics["skipped"]) == 1
+    assert bits((state.params, state.opt_state)) == start
+    assert int(state.step) == 1
+
+
 def test_two_updates_equal_numpys_adam():
     rng = np.random.default_rng(0)
     param = rng.normal(size=5).astype(np.float32)

@@ -225,7 +225,7 @@ def test_files_are_paths_that_two_runs_of_one_config_may_differ_in(tmp_path):
         ("files", "a.jsonl", "config.files = 'a.jsonl': must be a ConfigDict"),
         ("files", None, "config.files = None: must be a ConfigDict"),
         ("evaluate.files", None, "config.evaluate.files = None: must be a ConfigDict"),
-        ("evaluate.task", 3, "config.evaluate.task = 3: write it as"),
+        ("evaluate.task", 3, "config.evaluate.task = 3: must be a text"),
     ],
 )
 def test_files_that_are_no_paths_are_refused(field, value, said):

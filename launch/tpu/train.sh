@@ -164,7 +164,7 @@ see_through() {
       misses=0
       case $report in
         *failed\ 2 | *failed\ 2$'\n'*)
-          why='it ended with exit code 2, a mistake in the config'
+          why='it ended with exit code 2: a mistake in the config, or a loss that is not finite'
           return 2
           ;;
         *failed* | *died* | *absent*)
