@@ -77,6 +77,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.b2 = 0.95
     config.optimizer.weight_decay = 0.0
     config.checkpoint_every = 20  # updates
+    # Figures of what happens through training evaluate all checkpoints, after it: none goes unless asked.
+    config.keep_newest = 0  # checkpoints that are kept; 0 is all; the last of every stage always is
+    config.keep_best = 1  # of every stage, by training reward, that are kept besides
 
     config.stages = ("stage1", "stage2")
     config.stage1 = stage("stage_one", "stage_one", steps=60, beta_1=0.01, beta_2=0.54)
