@@ -112,7 +112,8 @@ def _stages(
             else:
                 reference = base
                 if stage.reference != "base":
-                    earlier = saved(end_of(config, stage.reference)).params
+                    last = end_of(config, stage.reference)
+                    earlier = checkpoints.restore(last, state, origin=origin).params
                     reference = models.join(actor.model, models.frozen_of(actor.model, base), earlier)
                 state = rl_stage(
                     config,

@@ -1,4 +1,4 @@
-"""Runs that are killed, told to stop, or robbed of their disk: the same command goes on as if nothing had been.
+"""Runs that are killed, told to stop, or robbed of their disk: the same command goes on as if nothing was.
 
 Each is a process of its own, of the shrunk quickstart; it is held against a run that nothing happened to.
 """
@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
+import jax
 import pytest
 from etils import epath
 from test_quickstart import options, params_at, rows_of
@@ -34,12 +34,12 @@ def arguments(command, workdir, folder, **changes):
 
 
 @contextlib.contextmanager
-def launched(command, workdir, folder, **changes):
-    """A process at work on a run, what it prints in WORKDIR.log; at the end it is gone."""
+def launched(command, workdir, folder, log=None, **changes):
+    """A process at work on a run, what it prints in `log` (WORKDIR.log); at the end it is gone."""
     words = [sys.executable, "-m", "score_jax", *arguments(command, workdir, folder, **changes)]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT / "tests")}
-    with Path(f"{workdir}.log").open("a") as log:
-        process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    with Path(log or f"{workdir}.log").open("a") as out:
+        process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT)
     try:
         yield process
     finally:
@@ -67,17 +67,14 @@ def length(path):
 def assert_same(workdir, straight, folder, **changes):
     """The run is what the straight one is: every checkpoint and row there is, and nothing else."""
     places = [epath.Path(each) / "checkpoints" for each in (workdir, straight)]
-    assert [sorted(path.name for path in place.iterdir()) for place in places][:1] * 2 == [
-        sorted(path.name for path in place.iterdir()) for place in places
-    ]
+    assert steps_in(places[0]) == steps_in(places[1])
     with Checkpoints(places[0]) as mine, Checkpoints(places[1]) as other:
-        assert {step: mine.note(step) for step in mine.steps()} == {
-            step: other.note(step) for step in other.steps()
-        }
-        steps = other.steps()
+        steps = mine.steps()
+        assert steps == other.steps() == steps_in(places[0])
+        assert [mine.note(step) for step in steps] == [other.note(step) for step in steps]
     for step in steps[:1] + steps[-1:]:
         found = [params_at(each, folder, step, **LONG | changes) for each in (workdir, straight)]
-        for one, two in zip(*map(leaves, found), strict=True):
+        for one, two in zip(*map(jax.tree.leaves, found), strict=True):
             assert one.dtype == two.dtype and one.tobytes() == two.tobytes()
     timeless = lambda path: [{k: v for k, v in row.items() if k != "seconds"} for row in rows_of(path)]
     assert timeless(workdir / "metrics.jsonl") == timeless(straight / "metrics.jsonl")
@@ -85,14 +82,6 @@ def assert_same(workdir, straight, folder, **changes):
         if (straight / name).exists():
             assert (workdir / name).read_text() == (straight / name).read_text()
             assert not list((workdir / "drafts").iterdir())
-
-
-def leaves(tree):
-    return (
-        [np.asarray(x) for x in tree.values()]
-        if not any(isinstance(x, dict) for x in tree.values())
-        else [leaf for x in tree.values() for leaf in (leaves(x) if isinstance(x, dict) else [np.asarray(x)])]
-    )
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +98,7 @@ def straight(folder):
     return workdir
 
 
-def kill_once(command, workdir, folder, rng):
+def kill_once(command, workdir, folder, rng, **changes):
     """Starts the command and kills it at a moment drawn by `rng`; whether it was still at work."""
     checkpoints, metrics = workdir / "checkpoints", workdir / "metrics.jsonl"
     before = length(metrics)
@@ -121,7 +110,7 @@ def kill_once(command, workdir, folder, rng):
     else:
         grown = rng.randrange(1, 3000)  # bytes, of some 700 a row
         seen = rng.choice([saving, lambda: length(metrics) > before + grown or length(metrics) < before])
-    with launched(command, workdir, folder) as process:
+    with launched(command, workdir, folder, **changes) as process:
         late = rng.random() < 0.8
         at_work = until(seen if late else (lambda: False), process) if late else True
         if not late:  # anywhere in the start
@@ -133,13 +122,13 @@ def kill_once(command, workdir, folder, rng):
         return at_work and process.wait() == -signal.SIGKILL
 
 
-def survive(kills, workdir, folder, straight, seed):
+def survive(kills, workdir, folder, straight, seed, **changes):
     """Kills the training two times in three, then the evaluation, and lets both end."""
     rng, counts = random.Random(seed), {}
     for command, share in (("train", 2 * kills // 3), ("evaluate", kills - 2 * kills // 3)):
-        counts[command] = sum(kill_once(command, workdir, folder, rng) for _ in range(share))
-        assert main(arguments(command, workdir, folder)) == 0
-    assert_same(workdir, straight, folder)
+        counts[command] = sum(kill_once(command, workdir, folder, rng, **changes) for _ in range(share))
+        assert main(arguments(command, workdir, folder, **changes)) == 0
+    assert_same(workdir, straight, folder, **changes)
     assert not (workdir / "damaged").exists()
     return counts
 
@@ -152,7 +141,7 @@ def test_three_kills_change_nothing(straight, folder, tmp_path):
 @pytest.mark.slow
 def test_twenty_kills_change_nothing(straight, folder, tmp_path):
     """Base model included: it is pre-trained anew where it was cut short."""
-    counts = survive(20, tmp_path / "run", folder, straight, seed=2)
+    counts = survive(20, tmp_path / "run", folder, straight, seed=2, base_dir=str(tmp_path / "base"))
     assert sum(counts.values()) >= 18, counts
 
 
@@ -200,7 +189,7 @@ def test_a_damaged_checkpoint_is_made_again(straight, folder, tmp_path, capsys):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    assert main(arguments("solve", workdir, folder)[:2] + ["--checkpoint=62", "problem"]) == 2
+    assert main(["solve", f"--workdir={workdir}", "--checkpoint=62", "problem"]) == 2
     assert "checkpoint 62 in" in capsys.readouterr().err
     assert main(arguments("train", workdir, folder)) == 0
     assert "WARNING: checkpoint 62 is damaged" in capsys.readouterr().out
@@ -231,31 +220,35 @@ def small_disk(folder, size):
         subprocess.run(["umount", "-l", folder], check=True)
 
 
+def fill(folder):
+    with contextlib.suppress(OSError), (folder / "filler").open("wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(4096))
+
+
+def lock_up(folder):
+    """For all that is opened from now on, by a mount on top of it."""
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+
+
 @pytest.mark.parametrize("trouble", ["full", "read-only", "gone"])
 def test_without_a_disk_a_run_says_so_and_goes_on_later(trouble, straight, folder, tmp_path):
-    disk = tmp_path / "disk"
+    disk, log = tmp_path / "disk", tmp_path / "log"
     workdir = disk / "run"
-    log = Path(f"{workdir}.log")
     with small_disk(disk, "64m"):
-        with launched("train", workdir, folder) as process:
-            assert until(lambda: length(workdir / "metrics.jsonl") > 3000, process), said(workdir)
-            kept = log.read_text()
-            if trouble == "full":
-                log.rename(tmp_path / "log")  # it stays open; what is printed is lost with the disk
-                with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
-                    while True:
-                        filler.write(bytes(4096))
-            elif trouble == "read-only":
-                subprocess.run(["mount", "-o", "remount,ro", disk])
-            else:
-                shutil.rmtree(workdir)
-            code = process.wait(timeout=120)
-        del kept
-        assert code == UNWRITABLE
+        with launched("train", workdir, folder, log) as process:
+            assert until(lambda: length(workdir / "metrics.jsonl") > 3000, process), log.read_text()
+            {"full": fill, "read-only": lock_up, "gone": lambda _: shutil.rmtree(workdir)}[trouble](disk)
+            assert process.wait(timeout=120) == UNWRITABLE, log.read_text()
+        last = log.read_text().strip().splitlines()[-1]
+        assert last.startswith("score_jax train: ") and "cannot be written" in last, log.read_text()
+        assert "Traceback" not in log.read_text()
         if trouble == "gone":
             return
-        subprocess.run(["mount", "-o", "remount,rw", disk])
+        if trouble == "read-only":
+            subprocess.run(["umount", disk], check=True)
         (disk / "filler").unlink(missing_ok=True)
-        assert main(arguments("train", workdir, folder)) == 0
-        assert main(arguments("evaluate", workdir, folder)) == 0
+        for command in ("train", "evaluate"):
+            assert main(arguments(command, workdir, folder)) == 0
         assert_same(workdir, straight, folder)
