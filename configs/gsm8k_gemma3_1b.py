@@ -26,6 +26,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.problems_per_step = 64
     config.rollout_parts = 1
     config.micro_batches = 8  # of 8 problems each
-    config.checkpoint_every = 200  # each is 12 GB, and all are kept
+    config.checkpoint_every = 200  # each is 12 GB, and all are kept; see keep_newest
     config.stage1.steps, config.stage2.steps = 200, 400
     return config

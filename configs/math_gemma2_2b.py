@@ -38,7 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.score_chunk = 64
     config.kl_estimator = "k1"
     config.decisive_only = False
-    config.checkpoint_every = 500  # each is 31 GB, and all are kept
+    config.checkpoint_every = 500  # each is 31 GB, and all are kept; see keep_newest
 
     # Table 8 but for the share of the 3,000 updates that Stage I has, which the paper does not say.
     common = {"learning_rate": 5e-6, "hold": 1.0, "beta_1": 0.01}

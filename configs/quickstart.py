@@ -78,6 +78,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.weight_decay = 0.0
     config.checkpoint_every = 20  # updates
     config.max_skipped = 5  # updates in a row whose loss or gradient is NaN or infinite, then the run stops
+    # Figures of what happens through training evaluate all checkpoints, after it: none goes unless asked.
+    config.keep_newest = 0  # checkpoints that are kept; 0 is all; the last of every stage always is
+    config.keep_best = 1  # of every stage, by training reward, that are kept besides
 
     config.stages = ("stage1", "stage2")
     config.stage1 = stage("stage_one", "stage_one", steps=60, beta_1=0.01, beta_2=0.54)

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
 from typing import NoReturn
+
+from score_jax.exit_codes import BAD_INPUT, DOES_NOT_FIT, FAILED, RESUME, UNWRITABLE, Resume
+from score_jax.records import Unwritable
+
+_NO_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 EPILOG = """examples:
   python -m score_jax train    --config=configs/quickstart.py --workdir=runs/alpha10 --config.stage2.alpha=10
@@ -118,15 +124,25 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def main(argv: list[str]) -> int:
-    """Runs a command; what the user can mend ends in one line and exit code 2."""
+    """Runs a command; what the user can mend ends in one line and an exit code of `score_jax.exit_codes`."""
     args, rest = parse(argv)
     try:
         return run(args, rest)
-    except (OSError, ValueError) as error:
-        if os.environ.get("SCORE_JAX_TRACEBACK"):
+    except Exception as error:
+        code = code_of(error)
+        if code == FAILED or os.environ.get("SCORE_JAX_TRACEBACK"):
             raise
         print(f"score_jax {args.command}: {' '.join((str(error) or repr(error)).split())}", file=sys.stderr)
-        return 2
+        return code
+
+
+def code_of(error: Exception) -> int:
+    """The exit code of an error."""
+    if isinstance(error, Unwritable) or getattr(error, "errno", None) in _NO_DISK:
+        return UNWRITABLE
+    if isinstance(error, Resume):
+        return RESUME
+    return BAD_INPUT if isinstance(error, OSError | ValueError) else FAILED
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
@@ -172,11 +188,23 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
         export(workdir, epath.Path(args.output), args.checkpoint, _overrides(rest))
         return 0
-    from score_jax.config import load_config
     from score_jax.hosts import start
+    from score_jax.interruption import listening
 
     if args.command in ("train", "evaluate"):
         start(args.hosts, args.heartbeat)
+    with listening():
+        work(args, rest)
+    return 0
+
+
+def work(args: argparse.Namespace, rest: list[str]) -> None:
+    """The commands that take long: train, evaluate, study, sweep."""
+    from etils import epath
+
+    from score_jax.config import load_config
+
+    workdir = epath.Path(args.workdir)
     config = load_config(args.config, rest)
     if args.command == "train":
         from score_jax.train import train
@@ -197,11 +225,10 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         from score_jax.evaluate import evaluate
 
         evaluate(config, workdir, args.checkpoint, args.sandbox)
-    return 0
 
 
 def plan(args: argparse.Namespace, rest: list[str]) -> int:
-    """The command `plan`: 0 where the run fits, 1 where it does not."""
+    """The command `plan`; its exit code says whether the run fits."""
     os.environ["JAX_PLATFORMS"] = "cpu"  # nothing runs; libtpu is to look for no chips
     from score_jax.compiled import cache_folder
     from score_jax.config import load_config
@@ -220,7 +247,7 @@ def plan(args: argparse.Namespace, rest: list[str]) -> int:
     else:
         for part in as_text(found, name):
             console.print(part)
-    return 0 if found.fits else 1
+    return 0 if found.fits else DOES_NOT_FIT
 
 
 def _overrides(options: list[str]) -> list[str]:

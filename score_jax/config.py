@@ -15,12 +15,13 @@ from ml_collections import config_flags
 
 from score_jax.config_check import SMALL, check_config, flatten
 from score_jax.config_fields import meant
+from score_jax.manifest import differences
 from score_jax.records import read_json, write_json
 
-# What may change between two commands on one work directory: how much is shown, when a run is stopped, and
-# where things lie, on disk and on devices.
+# What may change between two commands on one work directory: how much is shown and kept, when a run is
+# stopped, and where things lie, on disk and on devices.
 _FREE = (
-    *("evaluate", "log", "alarms", "max_skipped"),
+    *("evaluate", "log", "alarms", "max_skipped", "keep_newest", "keep_best"),
     *("mesh", "base_dir", "data_dir", "files", "model.checkpoint", "model.tokenizer"),
 )
 
@@ -98,15 +99,10 @@ def check_workdir(workdir: epath.Path, config: ml_collections.ConfigDict) -> Non
     if not (workdir / "config.json").exists():
         return
     theirs, ours = flatten(config_of(workdir)), flatten(_plain(config))
-    missing = object()
     # Critiques that nothing was trained on are a matter of the evaluation alone.
     unread = () if trains_critiques(config) else ("slots.critique",)
-    differ = [
-        f"{field} is {theirs.get(field, 'absent')!r} there and {ours.get(field, 'absent')!r} here"
-        for field in sorted(theirs.keys() | ours.keys())
-        if not (is_free(field) or field in unread) and theirs.get(field, missing) != ours.get(field, missing)
-    ]
-    if differ:
+    fixed = lambda fields: {k: v for k, v in fields.items() if not (is_free(k) or k in unread)}
+    if differ := differences(fixed(theirs), fixed(ours)):
         raise ValueError(
             f"--workdir={workdir} holds a run of another config ({'; '.join(differ)}); "
             "give another --workdir, or the config that it was started with"

@@ -137,7 +137,9 @@ def _check_run(fields: Fields) -> None:
     for field in ("model.name", *(() if fields.small else released)):
         fields.value(field)  # raises where it is missing
     fields.not_negative("evaluate.temperature", "evaluate.problems", "train_problems", "lora_rank")
-    fields.not_negative("slots.critique", "offline_attempts")
+    fields.not_negative("slots.critique", "offline_attempts", "keep_newest", "keep_best")
+    spare = fields.value("keep_newest") != 1
+    fields.require("keep_newest", spare, "leaves none to go back to if it is damaged; give 2, or 0 for all")
     several = fields.value("samples_per_problem") > 1
     fields.require("samples_per_problem", several, "RLOO needs at least 2 samples per problem")
     fields.require("temperature", fields.value("temperature") > 0, "must be greater than 0 to explore")

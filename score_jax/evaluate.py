@@ -11,14 +11,15 @@ import ml_collections
 import numpy as np
 from etils import epath
 
+from score_jax import interruption, lock, prompts, rollout
 from score_jax import model as models
-from score_jax import prompts, rollout
 from score_jax.base import load_base
 from score_jax.checkpoint import Checkpoints
 from score_jax.config import check_workdir, config_of
 from score_jax.log import Progress, say
 from score_jax.mesh import check_rows, mesh_of, place
 from score_jax.metrics import result_of
+from score_jax.origin import origin_of
 from score_jax.records import Draft, read_json, read_jsonl, write_json, write_jsonl
 from score_jax.rollout import Actor, Graded
 from score_jax.step import Optimizer
@@ -47,6 +48,12 @@ def evaluate(
     config_of(workdir)  # raises where there is no run
     check_workdir(workdir, config)
     check_rows(config.evaluate.batch, mesh_of(config), "config.evaluate.batch")
+    with lock.hold(workdir, "evaluate"):
+        return _evaluate(config, workdir, checkpoint, sandbox)
+
+
+def _evaluate(config: ml_collections.ConfigDict, workdir: epath.Path, checkpoint: str, sandbox: str) -> dict:
+    """The work itself."""
     results_path, attempts_path = workdir / "results.json", workdir / "attempts.jsonl"
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         chosen = choose(config, checkpoints, checkpoint)
@@ -93,17 +100,26 @@ def choose(config: ml_collections.ConfigDict, checkpoints: Checkpoints, checkpoi
     if checkpoint == "base":
         return {"base": 0}
     if checkpoint == "stages":
-        return {"base": 0} | {name: checkpoints.best(name) for name in trained}
+        return {"base": 0} | {name: best_of(checkpoints, name) for name in trained}
     if trained and checkpoint == "latest":
         return {"latest": checkpoints.last(trained[-1])}
     if trained and checkpoint == "best":
-        return {"best": checkpoints.best(trained[-1])}
+        return {"best": best_of(checkpoints, trained[-1])}
     if checkpoint.isdigit() and int(checkpoint) in checkpoints.steps():
         return {f"step_{checkpoint}": int(checkpoint)}
     raise FileNotFoundError(
         f"--checkpoint={checkpoint}: not in {checkpoints.directory}; there are base"
         + (f", latest, best and the steps {checkpoints.steps()}" if trained else "; train first for more")
     )
+
+
+def best_of(checkpoints: Checkpoints, stage: str) -> int:
+    """The best step of a stage that has some; where none has a training reward yet, its last."""
+    best = checkpoints.best(stage)
+    if best is None:
+        best = checkpoints.last(stage)
+        say(f"WARNING: {stage} has no checkpoint with a training reward; its last stands for the best.")
+    return best
 
 
 def load_policy(
@@ -114,7 +130,8 @@ def load_policy(
         return base
     like = models.init_trainable(actor.model, base, jax.random.key(0), config.train_dtype)
     like = place(Optimizer(**config.optimizer.to_dict()).init(like), mesh_of(config))
-    trained = checkpoints.restore(step, like).params
+    origin = origin_of(config, actor.format.tokenizer)
+    trained = checkpoints.restore(step, like, origin=origin).params
     return models.join(actor.model, models.frozen_of(actor.model, base), trained)
 
 
@@ -194,6 +211,8 @@ def attempt_all(
             draft.extend(attempt_rows(graded, checkpoint=name, step=step, split=split_of(config)))
             last = np.mean([row["rewards"][-1] for row in draft.rows])
             progress.advance({f"acc_t{config.evaluate.attempts}": last})
+            if interruption.asked():
+                raise interruption.Interrupted("the batches so far are kept")
     return draft.rows
 
 

@@ -8,7 +8,7 @@ written by the first host alone; the work directory is one that all of them see 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -91,6 +91,38 @@ def exchange(mine: Mapping[int, Any]) -> list[Any]:
         for length, row in zip(lengths.ravel(), multihost_utils.process_allgather(padded), strict=True):
             found |= dict(json.loads(row[:length].tobytes()))
     return [found[row] for row in range(len(found))]
+
+
+def from_first(find: Callable[[], Any]) -> Any:
+    """What the first host finds, on every host; where it finds an error instead, all end.
+
+    Args:
+      find: looks for it, on the first host alone; of JSON's own types.
+
+    Raises:
+      RuntimeError: `find` raised an error on the first host, which itself raises that one.
+    """
+    if jax.process_count() == 1:
+        return find()
+    mine, failed = {}, None
+    if jax.process_index() == 0:
+        try:
+            mine = {0: [find(), ""]}
+        except Exception as error:  # the others wait for an answer, whatever it is
+            mine, failed = {0: [None, str(error) or repr(error)]}, error
+    ((found, text),) = exchange(mine)
+    if failed is not None:
+        raise failed
+    if text:
+        raise RuntimeError(f"the first host: {text}")
+    return found
+
+
+def anywhere(here: bool) -> bool:
+    """Whether something is so on any of the hosts; they are to ask at the same point of their work."""
+    if jax.process_count() == 1:
+        return here
+    return bool(multihost_utils.process_allgather(np.array([here])).any())
 
 
 def assert_alike(values: Sequence[Any], what: str) -> None:

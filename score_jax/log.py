@@ -10,11 +10,11 @@ from typing import Any, SupportsFloat
 import numpy as np
 import rich.console
 import rich.progress
-import tensorboardX
 from etils import epath
 
 from score_jax import alarms
-from score_jax.records import append_jsonl, read_jsonl, write_jsonl, writes
+from score_jax.board import Board
+from score_jax.records import append_jsonl, read_jsonl, write_jsonl
 
 console = rich.console.Console(highlight=False, soft_wrap=True)
 
@@ -35,9 +35,9 @@ class Metrics:
         self._path, self._limits = workdir / "metrics.jsonl", limits
         self._rows = [row for row in read_jsonl(self._path) if row["step"] <= step]
         write_jsonl(self._path, self._rows)
-        self._board = tensorboardX.SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=step + 1, write_to_disk=writes()
-        )
+        if (found := self._rows[-1]["step"] if self._rows else 0) != step:
+            say(f"WARNING: {self._path} ends with update {found}; the run goes on after update {step}.")
+        self._board = Board(workdir / "tensorboard", step + 1)
 
     @property
     def last(self) -> dict[str, Any] | None:
@@ -62,7 +62,7 @@ class Metrics:
             say(line)
         for key, value in row.items():
             if isinstance(value, int | float) and key != "step":
-                self._board.add_scalar(key, value, row["step"])
+                self._board.add(key, value, row["step"])
 
     def flush(self) -> None:
         """Brings TensorBoard up to date; metrics.jsonl always is."""

@@ -16,7 +16,7 @@ from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Key
 
-from score_jax import hosts, rollout
+from score_jax import hosts, interruption, rollout
 from score_jax.log import Progress
 from score_jax.mesh import mesh_of
 from score_jax.records import Draft, read_jsonl, write_jsonl
@@ -119,6 +119,8 @@ def _sample(
             )
             draft.extend(_rows(graded.head(len(asked) - cut)))
             progress.advance({"reward": graded.rewards.mean()})
+            if interruption.asked():
+                raise interruption.Interrupted("the batches so far are kept")
     return draft
 
 

@@ -16,16 +16,18 @@ import numpy as np
 import optax
 from etils import epath
 
-from score_jax import chat, checkpoint, diagnosis, hosts, mesh, model, prompts, tokenizer
+from score_jax import chat, checkpoint, diagnosis, hosts, interruption, lock, mesh, model, prompts, tokenizer
 from score_jax.config import shows_critiques
 from score_jax.log import Progress
-from score_jax.records import append_jsonl, read_json, write_json, write_jsonl, writes
+from score_jax.manifest import FILE, fault_of, write_manifest
+from score_jax.records import append_jsonl, read_json, write_json, write_jsonl, writes, writing
 from score_jax.rollout import Actor, actor_of
 from score_jax.step import Examples, Optimizer, sft_step
 from score_jax.task import Task
 from score_jax.types import Problem
 
 _FINGERPRINT = 100  # demonstrations that are enough to tell whether the task's code has changed
+_LOOSE = ("metrics.jsonl", "base.lock", "_CHECKPOINT_METADATA")  # may change, or go, without harm
 # The sections of a config that the base model depends on.
 SECTIONS = ("seed", "task", "tokenizer", "model", "slots", "pretrain")
 
@@ -52,14 +54,18 @@ def make_base(
         actor, params = load_base(config, workdir, task, say)
         check(actor)
         return actor, params
-    with nothing_left(directory):
-        actor = _untrained(config, task, directory)
-        check(actor)
-        _check_demonstrations(config, actor)
-    say("Base model: pre-training on the task's demonstrations (kept for later runs) ...")
-    params = pretrain(config, actor, directory)
-    checkpoint.save_params(params, directory / "params")
-    write_json(directory / "settings.json", _settings(config, task))  # last: it says that all is there
+    with contextlib.ExitStack() as held:
+        with nothing_left(directory):
+            held.enter_context(lock.hold(directory, "base"))  # other runs may share it
+            actor = _untrained(config, task, directory)
+            check(actor)
+            _check_demonstrations(config, actor)
+        say("Base model: pre-training on the task's demonstrations (kept for later runs) ...")
+        params = pretrain(config, actor, directory)
+        checkpoint.save_params(params, directory / "params")
+        if writes():
+            write_manifest(directory, without=_LOOSE)
+        write_json(directory / "settings.json", _settings(config, task))  # last: it says that all is there
     return actor, params
 
 
@@ -67,7 +73,8 @@ def make_base(
 def nothing_left(directory: epath.Path) -> Iterator[None]:
     """Makes a folder for what follows; if that is refused, what was made here goes again."""
     made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
-    directory.mkdir(parents=True, exist_ok=True)
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except ValueError:
@@ -125,10 +132,22 @@ def load_base(
             f"config.base_dir: {directory} holds a base model made with other settings ({differ}); "
             "undo the change, or name another --workdir and base_dir"
         )
+    _check_whole(directory, say)
     actor = _actor(config, task, tokenizer.SmallTokenizer(path=str(directory / "tokenizer.model")))
     like = mesh.placed(model.shapes_of(actor.model), mesh.mesh_of(config))
     say(f"Base model: reused from {directory} (its settings are unchanged).")
     return actor, checkpoint.load_params(directory / "params", like)
+
+
+def _check_whole(directory: epath.Path, say: Callable[[str], None]) -> None:
+    """Refuses a base model that is not as it was written."""
+    if not (directory / FILE).exists():
+        say(f"WARNING: the base model in {directory} has no {FILE}, and cannot be checked for damage.")
+    elif fault := fault_of(directory, thorough=True):
+        raise ValueError(
+            f"{directory}: the base model is damaged: {fault}; put it back, or move the folder away, and "
+            "`python -m score_jax train` makes it again"
+        )
 
 
 def _settings(config: ml_collections.ConfigDict, task: Task) -> dict[str, Any]:
@@ -247,5 +266,7 @@ def pretrain(config: ml_collections.ConfigDict, actor: Actor, directory: epath.P
                         times=in_a_row,
                         stage="pre-training",
                     )
+                if interruption.asked():
+                    raise interruption.Interrupted("pre-training is not kept and begins anew")
             params = state.params
     return params

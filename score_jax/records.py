@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
 _writes = [True]
+
+
+class Unwritable(OSError):
+    """Something could not be written: the disk is full, read-only, or gone."""
+
+    def __init__(self, what: object, cause: object):
+        super().__init__(
+            f"{what}: cannot be written ({cause}); make room, or see that the folder is there and may be "
+            "written to, and give the same command again: it goes on from the last checkpoint"
+        )
+
+
+@contextlib.contextmanager
+def writing(what: object, kinds: type[Exception] = OSError) -> Iterator[None]:
+    """What goes wrong in here is raised as Unwritable, with the name of `what`.
+
+    Args:
+      what: is being written.
+      kinds: the errors that say so. Libraries have many of their own: there Exception is all of them.
+    """
+    try:
+        yield
+    except Unwritable:
+        raise
+    except kinds as error:
+        text = " ".join(str(getattr(error, "strerror", "") or error or repr(error)).split())
+        # Of a library's long story the end has the system's word.
+        raise Unwritable(what, text if len(text) < 300 else f"{text[:80]} ... {text[-160:]}") from error
 
 
 def write_files(here: bool) -> None:
@@ -32,8 +61,9 @@ def write_bytes(path: epath.PathLike, content: bytes) -> None:
         return
     path = epath.Path(path)
     draft = path.with_name(path.name + ".tmp")
-    draft.write_bytes(content)
-    draft.replace(path)
+    with writing(path):
+        draft.write_bytes(content)
+        draft.replace(path)
 
 
 def read_json(path: epath.PathLike) -> dict[str, Any]:
@@ -67,7 +97,7 @@ def append_jsonl(path: epath.PathLike, row: Mapping[str, Any]) -> None:
 def append_text(path: epath.PathLike, text: str) -> None:
     """Appends to a file."""
     if writes():
-        with epath.Path(path).open("a") as file:
+        with writing(path), epath.Path(path).open("a") as file:
             file.write(text)
 
 
@@ -124,7 +154,8 @@ class Draft:
         found = read_jsonl(path)
         rows = found[1:] if found[:1] == [stamp] else []
         self.rows = rows[: len(rows) // multiple * multiple]
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
         write_jsonl(path, [stamp, *self.rows])
 
     def extend(self, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -13,12 +13,13 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from score_jax import diagnosis, offline, rollout
+from score_jax import diagnosis, interruption, offline, rollout
 from score_jax import model as models
-from score_jax.checkpoint import Checkpoints, Note
+from score_jax.checkpoint import Checkpoints
 from score_jax.log import Metrics, Progress, by_attempt
 from score_jax.mesh import mesh_of, spread
 from score_jax.metrics import summarize
+from score_jax.retention import note_of
 from score_jax.rollout import Actor, Graded
 from score_jax.schedule import batch_of, beta_2_after, learning_rate_at, objective_at
 from score_jax.step import Learner, Optimizer, train_step
@@ -47,8 +48,8 @@ def rl_stage(
     actor = actor.with_attempts(stage.attempts).with_critique(stage.critique)
     frozen = models.frozen_of(actor.model, base)
     learner = learner_of(config, stage, actor.model, devices)
-    window = []
     done = int(state.step) - begin
+    window = checkpoints.window(int(state.step)) if done else []
     with (
         Metrics(workdir, int(state.step), config.alarms.to_dict()) as metrics,
         Progress(stage.name, stage.steps, every=config.log.every, done=done) as progress,
@@ -94,10 +95,15 @@ def rl_stage(
             progress.advance({k: v for k, v in row.items() if k.startswith(("reward", "delta"))})
             if row["step"] % config.log.transcript_every == 0:
                 progress.say(transcript(graded, 0))
-            if (step + 1) % config.checkpoint_every == 0 or step + 1 == stage.steps:
-                checkpoints.save(state, Note(stage.name, float(np.mean(window))))
+            due = (step + 1) % config.checkpoint_every == 0 or step + 1 == stage.steps
+            told = interruption.asked()
+            if due or told:
+                checkpoints.save(state, note_of(stage.name, window, due=due))
                 metrics.flush()
                 window = []
+            if told:
+                checkpoints.wait()
+                raise interruption.Interrupted(f"update {row['step']} is saved")
         checkpoints.wait()
     return state
 

@@ -30,12 +30,13 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float, Int
 
-from score_jax import diagnosis, hosts, rollout
+from score_jax import diagnosis, hosts, interruption, rollout
 from score_jax import model as models
-from score_jax.checkpoint import Checkpoints, Note
+from score_jax.checkpoint import Checkpoints
 from score_jax.log import Metrics, Progress, by_attempt, say
 from score_jax.mesh import mesh_of, spread
 from score_jax.records import write_bytes
+from score_jax.retention import note_of
 from score_jax.rollout import Actor
 from score_jax.sampling import Slots
 from score_jax.schedule import batch_of, learning_rate_at
@@ -275,6 +276,8 @@ def collect(
             found += kept
             shown = by_attempt("reward", graded.rewards.mean(axis=0))
             progress.advance(shown | {"kept": len(kept) / len(traces)})
+            if interruption.asked():
+                raise interruption.Interrupted("the stage's sampling is not kept and begins anew")
     counts = {key: int(tally[key]) for key in tally_of([])}
     return Found(found, counts, time.monotonic() - start)
 
@@ -381,9 +384,14 @@ def sft_stage(
                     stage=stage.name,
                 )
             progress.advance({"loss": row["loss"]})
-            if (step + 1) % config.checkpoint_every == 0 or step + 1 == stage.steps:
+            due = (step + 1) % config.checkpoint_every == 0 or step + 1 == stage.steps
+            told = interruption.asked()
+            if due or told:
                 # Without a training reward all are equally good, and the newest is the best.
-                checkpoints.save(state, Note(stage.name, 0.0))
+                checkpoints.save(state, note_of(stage.name, [0.0], due=due))
                 metrics.flush()
+            if told:
+                checkpoints.wait()
+                raise interruption.Interrupted(f"update {row['step']} is saved")
         checkpoints.wait()
     return state

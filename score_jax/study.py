@@ -19,6 +19,7 @@ import ml_collections
 import rich.table
 from etils import epath
 
+from score_jax import lock
 from score_jax.checkpoint import Checkpoints
 from score_jax.config import check_workdir, deciding
 from score_jax.config_check import check_config
@@ -210,6 +211,11 @@ def is_stage(section: Any) -> bool:
 
 def make(cell: Cell, sandbox: str) -> None:
     """Trains, evaluates and measures a cell; what was done before is not done again."""
+    with lock.hold(cell.workdir, "study"):
+        _make(cell, sandbox)
+
+
+def _make(cell: Cell, sandbox: str) -> None:
     train(cell.config, cell.workdir, sandbox)
     evaluate(cell.config, cell.workdir, "stages", sandbox)
     measured = {}

@@ -14,6 +14,7 @@ from typing import Any
 import ml_collections
 from etils import epath
 
+from score_jax import lock
 from score_jax.config import check_workdir
 from score_jax.config_check import flatten
 from score_jax.evaluate import evaluate
@@ -81,6 +82,11 @@ def make(cell: Cell, sandbox: str) -> None:
 
     The rewards are kept apart from attempts.jsonl, where another split may take their place later.
     """
+    with lock.hold(cell.workdir, "sweep"):
+        _make(cell, sandbox)
+
+
+def _make(cell: Cell, sandbox: str) -> None:
     train(cell.config, cell.workdir, sandbox)
     evaluate(cell.config, cell.workdir, "stages", sandbox)
     stages = cell.config.stages

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 from etils import epath
 
-from score_jax import hosts, offline, prompts
+from score_jax import hosts, lock, offline, prompts
 from score_jax import model as models
 from score_jax.base import make_base, remember_base
-from score_jax.checkpoint import Checkpoints
+from score_jax.checkpoint import Checkpoints, absolute
 from score_jax.config import check_place, check_workdir, claim_workdir, deciding
 from score_jax.config_check import SUPERVISED
 from score_jax.log import say
 from score_jax.mesh import check_rows, mesh_of, place
+from score_jax.origin import origin_of
+from score_jax.repair import mend
 from score_jax.rl import rl_stage
 from score_jax.rollout import Actor
 from score_jax.sft import gather, sft_stage
 from score_jax.step import Optimizer
 from score_jax.task import evaluation_task, first_of, training_task
+from score_jax.types import Problem
 
 
 def train(config: ml_collections.ConfigDict, workdir: epath.Path, sandbox: str = "strict") -> None:
@@ -53,46 +58,67 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, sandbox: str =
         for one, problems in ((task, pool), (measured, tested)):
             prompts.encode_prompts(actor.format, problems, actor.with_task(one).slots)
 
-    actor, base = make_base(config, workdir, task, say, check)
-    claim_workdir(workdir, config)
-    remember_base(config, workdir, base)
-    bank = {}
-    if any(config[key].get("offline") for key in config.stages):
-        bank = offline.first_attempts(config, workdir, actor, base, pool, say)
+    with lock.hold(workdir, "train"):
+        actor, base = make_base(config, workdir, task, say, check)
+        claim_workdir(workdir, config)
+        remember_base(config, workdir, base)
+        bank = {}
+        if any(config[key].get("offline") for key in config.stages):
+            bank = offline.first_attempts(config, workdir, actor, base, pool, say)
+        newest = mend(absolute(workdir / "checkpoints"))
+        origin = origin_of(config, actor.format.tokenizer)
+        keep = {"keep_newest": config.keep_newest, "keep_best": config.keep_best}
+        with Checkpoints(workdir / "checkpoints", origin=origin, **keep) as checkpoints:
+            _stages(config, actor, pool, bank, base, checkpoints, workdir, newest=newest)
+
+
+def _stages(
+    config: ml_collections.ConfigDict,
+    actor: Actor,
+    pool: Sequence[Problem],
+    bank: offline.Bank,
+    base: dict,
+    checkpoints: Checkpoints,
+    workdir: epath.Path,
+    *,
+    newest: int,
+) -> None:
+    """What is left of the stages; `newest` is the checkpoint to go on from, 0 for none."""
+    devices, origin = mesh_of(config), origin_of(config, actor.format.tokenizer)
+    adapters_key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(b"adapters"))
+    untrained = lambda: place(
+        models.init_trainable(actor.model, base, adapters_key, config.train_dtype), devices
+    )
     optimizer = Optimizer(**config.optimizer.to_dict())
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        adapters_key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(b"adapters"))
-        untrained = lambda: place(
-            models.init_trainable(actor.model, base, adapters_key, config.train_dtype), devices
-        )
-        trainable, begin = untrained(), 0
-        for key in config.stages:
-            stage = config[key]
-            end = begin + stage.steps
-            saved = [step for step in checkpoints.steps() if begin < step <= end]
-            left = not saved or saved[-1] < end
-            if left and saved:
-                say(f"Resuming {stage.name} after step {saved[-1]}.")
-            if left and stage.objective in SUPERVISED:
+    # A stage starts with a fresh optimiser; anywhere later it goes on from a checkpoint.
+    fresh = lambda params, step: place(optimizer.init(params).replace(step=jnp.int32(step)), devices)
+    saved = lambda step: checkpoints.restore(step, fresh(untrained(), step), origin=origin)
+    before, begin = untrained, 0  # the parameters that a stage finds, asked for where they are needed
+    for key in config.stages:
+        stage = config[key]
+        end = begin + stage.steps
+        if newest < end:
+            resumed = newest > begin
+            if resumed:
+                say(f"Resuming {stage.name} after step {newest}.")
+            supervised = stage.objective in SUPERVISED
+            if supervised:
                 # Now, as the first update takes the memory of the parameters that sample.
-                policy = models.join(actor.model, models.frozen_of(actor.model, base), trainable)
+                policy = models.join(actor.model, models.frozen_of(actor.model, base), before())
                 examples = gather(config, stage, actor, pool, policy, workdir, begin=begin)
                 del policy
-            if stage.start == "base":
-                trainable = untrained()
-            # A stage starts with a fresh optimiser; anywhere later it goes on from a checkpoint.
-            state = optimizer.init(trainable).replace(step=jnp.int32(begin))
-            state = place(state, devices)
-            if saved:
-                state = checkpoints.restore(saved[-1], state)
-            if left and stage.objective in SUPERVISED:
+            start = untrained if stage.start == "base" else before
+            state = saved(newest) if resumed else fresh(start(), begin)
+            del start, before  # the updates take the memory
+            if supervised:
                 state = sft_stage(
                     config, stage, actor, examples, state, base, checkpoints, workdir, begin=begin
                 )
-            elif left:
+            else:
                 reference = base
                 if stage.reference != "base":
-                    earlier = checkpoints.restore(checkpoints.last(stage.reference), state).params
+                    last = end_of(config, stage.reference)
+                    earlier = checkpoints.restore(last, state, origin=origin).params
                     reference = models.join(actor.model, models.frozen_of(actor.model, base), earlier)
                 state = rl_stage(
                     config,
@@ -107,8 +133,17 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, sandbox: str =
                     workdir,
                     begin=begin,
                 )
-            trainable, begin = state.params, end
+            before = functools.partial(lambda params: params, state.params)
+        else:
+            before = functools.partial(lambda step: saved(step).params, end)
+        begin = end
     say(f"Done: {begin} updates; checkpoints lie in {workdir / 'checkpoints'}.")
+
+
+def end_of(config: ml_collections.ConfigDict, name: str) -> int:
+    """The updates that are done when the stage of a name ends."""
+    names = [config[key].name for key in config.stages]
+    return sum(config[key].steps for key in config.stages[: names.index(name) + 1])
 
 
 def check_offline(config: ml_collections.ConfigDict, devices: jax.sharding.Mesh) -> None:

@@ -1,13 +1,22 @@
 """Checkpoints: what is read is what was written, and which one is last or best."""
 
+import errno
+import os
+import shutil
+import subprocess
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from etils import epath
 
 from score_jax import mesh
 from score_jax.checkpoint import Checkpoints, Note, load_params, save_params
+from score_jax.records import Unwritable
+from score_jax.repair import Damaged, mend
+from score_jax.retention import note_of
 from score_jax.step import Optimizer
 from score_jax.types import TrainState
 
@@ -113,3 +122,189 @@ def test_params_alone_are_written_over_and_read(tmp_path):
     assert_identical(load_params(tmp_path / "base", blank(first)), first)
     save_params(second, tmp_path / "base")
     assert_identical(load_params(tmp_path / "base", blank(first)), second)
+
+
+def glance(path):
+    """Bytes of everything in a folder."""
+    return {str(each.relative_to(path)): each.read_bytes() for each in path.rglob("*") if each.is_file()}
+
+
+def biggest_of(folder):
+    """A file of arrays: where a flipped byte would change a number."""
+    files = [path for path in (folder / "state").rglob("*") if path.is_file() and path.parent.name == "d"]
+    return max(files, key=lambda path: path.stat().st_size)
+
+
+def flip(folder):
+    path = biggest_of(folder)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def shorten(folder):
+    path = biggest_of(folder)
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def empty(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def tear(folder):
+    path = folder / "manifest.json"
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def unlink_manifest(folder):
+    (folder / "manifest.json").unlink()
+
+
+DAMAGE = {
+    flip: "does not hold what was written",
+    shorten: "bytes, and had",
+    empty: "it is empty",
+    tear: "manifest.json is torn",
+    unlink_manifest: "manifest.json is missing",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_told_and_the_step_before_is_taken(tmp_path, damage, capsys):
+    folder = tmp_path / "checkpoints"
+    save_all(folder, {10: Note("a", 0.5), 20: Note("a", 0.6), 30: Note("a", 0.7)})
+    damage(folder / "30")
+    with Checkpoints(folder) as checkpoints:
+        assert (checkpoints.best("a"), checkpoints.last("a")) == (20, 20)
+        assert capsys.readouterr().out.count(f"WARNING: checkpoint 30 in {folder} is damaged") == 1
+        with pytest.raises(Damaged, match=f"checkpoint 30 in .* is damaged: .*{DAMAGE[damage]}"):
+            checkpoints.restore(30, blank(make_state(30)))
+        assert_identical(checkpoints.restore(20, blank(make_state(20))), make_state(20, seed=20))
+    left = glance(folder / "30")
+    assert mend(epath.Path(folder)) == 20
+    said = capsys.readouterr().out
+    assert DAMAGE[damage] in said and "the run goes on from checkpoint 20" in said
+    assert glance(tmp_path / "damaged" / "30") == left  # nothing is thrown away
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(make_state(30, seed=31), Note("a", 0.7))
+    with Checkpoints(folder) as checkpoints:
+        assert_identical(checkpoints.restore(30, blank(make_state(30))), make_state(30, seed=31))
+    damage(folder / "30")
+    assert mend(epath.Path(folder)) == 20
+    assert (tmp_path / "damaged" / "30-2").exists()
+
+
+def test_several_damaged_ones_are_passed_over_and_none_at_all_is_refused(tmp_path, capsys):
+    folder = tmp_path / "checkpoints"
+    save_all(folder, {10: Note("a", 0.5), 20: Note("a", 0.6), 30: Note("a", 0.7)})
+    for step in (20, 30):
+        unlink_manifest(folder / str(step))
+    assert mend(epath.Path(folder)) == 10
+    assert capsys.readouterr().out.count("WARNING") == 2
+    save_all(folder, {20: Note("a", 0.6)})
+    for step in (10, 20):
+        unlink_manifest(folder / str(step))
+    with pytest.raises(Damaged, match=r"none of 2 checkpoints is whole .20: manifest.json is missing"):
+        mend(epath.Path(folder))
+    shutil.rmtree(folder / "20")
+    assert mend(epath.Path(folder)) == 0
+    assert mend(epath.Path(tmp_path / "absent")) == 0
+    assert "the run starts from the beginning" in capsys.readouterr().out
+
+
+def test_what_is_half_done_is_removed(tmp_path):
+    save_all(tmp_path, {10: Note("a", 0.5)})
+    (tmp_path / "20.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
+    (tmp_path / "removed-5" / "state").mkdir(parents=True)
+    assert mend(epath.Path(tmp_path)) == 10
+    assert [path.name for path in tmp_path.iterdir()] == ["10"]
+
+
+def test_a_checkpoint_of_another_dtype_shape_or_origin_is_refused(tmp_path):
+    origin = {"config.seed": 0, "vocabulary": "abc"}
+    with Checkpoints(tmp_path, origin=origin) as checkpoints:
+        checkpoints.save(make_state(1), Note("a", 0.5))
+        checkpoints.wait()
+        expected = blank(make_state(1))
+        assert checkpoints.restore(1, expected, origin=origin).step == 1
+        other = expected.replace(params=expected.params | {"scale": jnp.zeros(16, jnp.float32)})
+        with pytest.raises(ValueError, match=r"'scale'\] is 'bfloat16\[16\]' there and 'float32\[16\]' here"):
+            checkpoints.restore(1, other)
+        other = expected.replace(params=expected.params | {"scale": jnp.zeros(8, jnp.bfloat16)})
+        with pytest.raises(ValueError, match=r"is 'bfloat16\[16\]' there and 'bfloat16\[8\]' here"):
+            checkpoints.restore(1, other)
+        for field in origin:
+            with pytest.raises(ValueError, match=f"another origin .{field} is .* there and 'x' here"):
+                checkpoints.restore(1, expected, origin=origin | {field: "x"})
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    rewards = {10: 0.9, 20: 0.1, 30: 0.2, 40: float("nan"), 50: 0.3}
+    with Checkpoints(tmp_path, keep_newest=2) as checkpoints:
+        for step, reward in rewards.items():
+            checkpoints.save(make_state(step, seed=step), Note("a" if step < 30 else "b", reward))
+        checkpoints.wait()
+        assert checkpoints.steps() == [10, 20, 40, 50]  # a's best and last; b's newest, one of them the best
+        for step in checkpoints.steps():
+            assert_identical(checkpoints.restore(step, blank(make_state(step))), make_state(step, seed=step))
+
+
+def test_an_interim_checkpoint_makes_way_for_the_next(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(make_state(10), Note("a", 0.5))
+        checkpoints.save(make_state(13), note_of("a", [0.1, 0.9], due=False))
+        checkpoints.wait()
+        assert checkpoints.steps() == [10, 13]
+        assert (checkpoints.last("a"), checkpoints.best("a")) == (13, 10)
+        assert checkpoints.window(13) == [0.1, 0.9] and checkpoints.window(10) == []
+        checkpoints.save(make_state(20), Note("a", 0.4))
+        checkpoints.wait()
+        assert checkpoints.steps() == [10, 20]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 600 kB, which root may make."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder], capture_output=True)
+    if done.returncode:
+        pytest.skip("only root can make a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+# Orbax's threads, of which one has failed, call a loop that has ended.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_full_disk_is_told_and_the_step_before_restores(small_disk):
+    expected = make_state(1)
+    told = pytest.raises(Unwritable, match=r"2: cannot be written \(.*No space left on device.*make room")
+    with told, Checkpoints(small_disk / "checkpoints") as checkpoints:
+        checkpoints.save(expected, Note("a", 0.5))
+        checkpoints.wait()
+        free = os.statvfs(small_disk)
+        (small_disk / "filler").write_bytes(bytes((free.f_bavail - 1) * free.f_frsize))
+        checkpoints.save(make_state(2), Note("a", 0.5))
+        checkpoints.wait()
+    (small_disk / "filler").unlink()
+    assert mend(epath.Path(small_disk / "checkpoints")) == 1
+    with Checkpoints(small_disk / "checkpoints") as checkpoints:
+        assert checkpoints.steps() == [1]
+        assert_identical(checkpoints.restore(1, blank(expected)), expected)
+        checkpoints.save(make_state(2), Note("a", 0.5))
+
+
+def test_a_save_that_fails_in_the_background_is_told(tmp_path, monkeypatch):
+    """As `test_a_full_disk...`, for all."""
+    save_all(tmp_path, {1: Note("a", 0.5)})
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    told = pytest.raises(Unwritable, match=r"2: cannot be written \(No space left on device\)")
+    with told, Checkpoints(tmp_path) as checkpoints:
+        monkeypatch.setattr("score_jax.checkpoint.write_manifest", full)
+        checkpoints.save(make_state(2), Note("a", 0.5))
+        checkpoints.wait()
+    assert mend(epath.Path(tmp_path)) == 1

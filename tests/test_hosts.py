@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from test_quickstart import options, params_at, rows_of
 
 from score_jax.__main__ import main
+from score_jax.exit_codes import RESUME
 
 ROOT = Path(__file__).resolve().parents[1]
 HEARTBEAT_S = 10
@@ -108,6 +110,31 @@ def test_a_host_that_dies_ends_the_other_and_the_same_command_resumes(alone, tmp
     finish("train", tmp_path, **base)
     assert "Resuming" in (tmp_path / "host0.log").read_text()
     assert_same_run(tmp_path, alone, **base)
+
+
+@pytest.mark.parametrize("told", [0, 1])
+def test_a_host_that_is_told_to_stop_stops_both_after_the_same_update(told, alone, tmp_path):
+    changes = {"base_dir": str(alone / "base"), "checkpoint_every": 100}  # none is due before the stage's end
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    with launched("train", tmp_path, **changes) as processes:
+        while not metrics.exists() or metrics.read_text().count("\n") < 4:
+            assert processes[0].poll() is processes[1].poll() is None, (tmp_path / "host0.log").read_text()
+            time.sleep(0.05)
+        processes[told].send_signal(signal.SIGTERM)
+        logs = [tmp_path / "host0.log", tmp_path / "host1.log"]
+        for process, log in zip(processes, logs, strict=True):
+            assert process.wait(timeout=60) == RESUME, log.read_text()[-3000:]
+    step = rows_of(metrics)[-1]["step"]
+    assert max(saved(tmp_path)) == step < 10
+    for log in logs:
+        assert f"update {step} is saved; the same command goes on" in log.read_text()
+    finish("train", tmp_path, **changes)
+    assert f"after step {step}." in (tmp_path / "host0.log").read_text()
+    assert sorted(saved(tmp_path)) == [2, 10]
+    rows = rows_of(metrics)
+    assert [row["step"] for row in rows] == list(range(1, 11))
+    wanted, found = (params_at(each / "run", each, 10, **CHANGES | changes) for each in (alone, tmp_path))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-6), found, wanted)
 
 
 def saved(folder: Path) -> list[int]:

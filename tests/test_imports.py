@@ -13,8 +13,8 @@ PACKAGE = ROOT / "score_jax"
 
 # Each module imports only what stands above it: no cycles, and no maths that knows of configs or models.
 FLOORS = """
-types  records  rewards.cores  hlo  lengths  topology
-hlo_loops
+types  records  exit_codes  rewards.cores  hlo  lengths  topology
+hlo_loops  board  manifest  retention
 program_cost
 rewards.sandbox.syscalls  rewards.sandbox.lockdown  rewards.sandbox.wire  rewards.sandbox.job
 rewards.sandbox.seccomp  rewards.sandbox.program_side  rewards.sandbox.test_side
@@ -29,8 +29,10 @@ charts  run  estimates  study_file
 report  figures  sweep_file
 study_charts  study_tables  sweep_charts
 study_page  sweep_page
-log  checkpoint  config_check
-mesh  config  hosts
+log  config_check  hosts
+repair  lock  interruption
+checkpoint
+mesh  config
 compare  study_cells  sweep_points
 claims
 findings
@@ -48,7 +50,7 @@ tokenizer  model  chat
 policy
 sampling
 prompts
-rollout  schedule
+rollout  schedule  origin
 step
 diagnosis
 pretrain  released  offline  sft

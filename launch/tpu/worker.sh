@@ -121,7 +121,8 @@ stop() {
   if ! is_running "$run"; then return; fi
   pid=$(cat "$folder/pid")
   kill -TERM -- "-$pid" 2>/dev/null || true
-  for _ in {1..100}; do
+  # Time to save a checkpoint: told to stop, a run does so after its update.
+  for _ in {1..600}; do
     if ! kill -0 -- "-$pid" 2>/dev/null; then break; fi
     sleep 0.1
   done

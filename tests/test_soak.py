@@ -1,0 +1,92 @@
+"""Long runs: nothing is compiled anew, and nothing grows: memory, open files, processes, threads."""
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from test_quickstart import options
+from test_survival import launched
+
+from score_jax.__main__ import main
+from score_jax.exit_codes import RESUME
+from score_jax.log import Metrics
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+MINUTES = float(os.environ.get("SCORE_JAX_SOAK_MINUTES", "120"))
+EVERY_S = 5
+
+
+def test_nothing_is_compiled_after_a_stages_second_update(tmp_path, monkeypatch):
+    counts, compiled, write = {}, [], Metrics.write
+
+    def counted(self, row):
+        counts[row["step"]] = len(compiled)
+        compiled.clear()
+        write(self, row)
+
+    def listen(event, *_, **__):
+        if event == COMPILED:
+            compiled.append(event)
+
+    monkeypatch.setattr(Metrics, "write", counted)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        changes = {"stage1__steps": 5, "stage2__steps": 6, "checkpoint_every": 1, "keep_newest": 2}
+        assert main(["train", f"--workdir={tmp_path / 'run'}", *options(tmp_path, **changes)]) == 0
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert list(counts) == list(range(1, 12))
+    assert counts[1] > 0  # the counter counts
+    assert [counts[step] for step in (3, 4, 5, 8, 9, 10, 11)] == [0] * 7, counts
+
+
+def sample(pid, metrics):
+    """(step, MB, open files, threads, child processes) of a run."""
+    step = int(re.findall(r'"step": (\d+)', metrics.read_text()[-3000:])[-1])
+    status = Path(f"/proc/{pid}/status").read_text()
+    rss = int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+    threads = int(re.search(r"Threads:\s+(\d+)", status)[1])
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return step, rss, len(os.listdir(f"/proc/{pid}/fd")), threads, len(children)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc, which Linux has")
+def test_a_long_run_does_not_grow(tmp_path, monkeypatch):
+    """SCORE_JAX_SOAK_MINUTES says how long (120); the first fifth is warm-up."""
+    monkeypatch.setenv("JAX_LOG_COMPILES", "1")
+    changes = {"stage2__steps": 10**7, "checkpoint_every": 20, "keep_newest": 2, "log__every": 50}
+    workdir = tmp_path / "run"
+    metrics, log = workdir / "metrics.jsonl", Path(f"{workdir}.log")
+    table = []
+    with launched("train", workdir, tmp_path, **changes) as process:
+        while not metrics.exists() or metrics.stat().st_size < 5000:
+            assert process.poll() is None, log.read_text()[-3000:]
+            time.sleep(1)
+        end = time.monotonic() + 60 * MINUTES
+        warm = None
+        while time.monotonic() < end:
+            time.sleep(EVERY_S)
+            assert process.poll() is None, log.read_text()[-3000:]
+            table.append(sample(process.pid, metrics))
+            if warm is None and end - time.monotonic() < 0.8 * 60 * MINUTES:
+                warm, before = len(table), log.read_text().count("Finished XLA compilation")
+        after = log.read_text().count("Finished XLA compilation")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == RESUME
+    rows = np.array(table[warm:])
+    slope = 1000 * np.polyfit(rows[:, 0], rows[:, 1], 1)[0]
+    print(f"updates {rows[0, 0]:.0f} to {rows[-1, 0]:.0f}: {slope:+.3f} MB per 1,000 updates")
+    print(f"MB {rows[0, 1]:.1f} -> {rows[-1, 1]:.1f}; files, threads, children: ", end="")
+    print(
+        rows[:, 2:].min(axis=0), "to", rows[:, 2:].max(axis=0), f"; compiled {before}, then {after - before}"
+    )
+    assert before > 0 and after == before
+    assert slope < 1
+    half = len(rows) // 2
+    assert (rows[half:, 2:].max(axis=0) <= rows[:half, 2:].max(axis=0) + 1).all()
