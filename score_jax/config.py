@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     values = flags.FlagValues()
     words = ["score_jax", f"--config={path}", *overrides]
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
-    if not epath.Path(path).exists():
+    if not epath.Path(re.sub(r"(\.py):.*", r"\1", path)).exists():  # an argument of get_config may follow
         raise ValueError(f"--config={path}: no such file")
     for override in overrides:
         if not override.startswith("--config."):

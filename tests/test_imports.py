@@ -13,8 +13,8 @@ PACKAGE = ROOT / "score_jax"
 
 # Each module imports only what stands above it: no cycles, and no maths that knows of configs or models.
 FLOORS = """
-types  records  rewards.cores  hlo  lengths  topology
-hlo_loops
+types  records  rewards.cores  hlo  lengths  topology  timing
+hlo_loops  machine
 program_cost
 rewards.sandbox.syscalls  rewards.sandbox.lockdown  rewards.sandbox.wire  rewards.sandbox.job
 rewards.sandbox.seccomp  rewards.sandbox.program_side  rewards.sandbox.test_side
@@ -56,9 +56,10 @@ base
 train  evaluate
 solve  export  measure  programs
 study  compiled
-sweep  roofline
-plan
+sweep  roofline  work  workload
+plan  benchmark
 plan_text
+benchmark_text
 __main__
 """
 FLOOR_OF = {
