@@ -11,7 +11,10 @@ from configs import gsm8k_gemma3_1b, quickstart
 
 
 def get_config(shape: str = "tiny") -> ml_collections.ConfigDict:
-    return {"tiny": tiny, "mid": mid, "gemma3_1b": gemma3_1b}[shape]()
+    shapes = {"tiny": tiny, "mid": mid, "gemma3_1b": gemma3_1b}
+    if shape not in shapes:
+        raise ValueError(f"configs/benchmark.py:{shape}: there are {', '.join(shapes)}")
+    return shapes[shape]()
 
 
 def tiny() -> ml_collections.ConfigDict:

@@ -12,54 +12,11 @@ from typing import Any
 import jax
 import ml_collections
 
-from score_jax.machine import Rates, cores, measured_rates, peak_memory
-from score_jax.program_cost import Cost
+from score_jax.efficiency import Phase, phases_of
+from score_jax.machine import Rates, cores, device_name, measured_rates, peak_memory
 from score_jax.timing import Timing, timed
-from score_jax.work import Part, Sizes, least, rollout_work, sampled, scoring_work, sizes_of, update_work
+from score_jax.work import Part, Sizes, rollout_work, sampled, scoring_work, sizes_of, update_work
 from score_jax.workload import Workload, workload_of
-
-
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    """A part of a step, as it was timed and as fast as it could be.
-
-    Attributes:
-      name: rollout | scoring | update | step.
-      timing: seconds.
-      cost: the operations and bytes that it needs.
-      floor: seconds that it takes at least, at the device's rates.
-      bound: flops | memory: what most of the floor is bound by.
-      rates: the device's.
-    """
-
-    name: str
-    timing: Timing
-    cost: Cost
-    floor: float
-    bound: str
-    rates: Rates
-
-    @property
-    def ratio(self) -> float:
-        """Floor over measured: 1 is as fast as can be."""
-        return self.floor / self.timing.median
-
-    @property
-    def mfu(self) -> float:
-        """Operations that are needed over those that the device could do in the time."""
-        return self.cost.flops / self.timing.median / self.rates.flops
-
-    @property
-    def traffic(self) -> float:
-        """Bytes that have to be moved over those that the device could move in the time."""
-        return self.cost.memory / self.timing.median / self.rates.bandwidth
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        names = ("name", "floor", "bound", "ratio", "mfu", "traffic")
-        found = {name: getattr(self, name) for name in names}
-        cost = {"flops": self.cost.flops, "memory": self.cost.memory}
-        return found | cost | dataclasses.asdict(self.timing)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,14 +130,15 @@ def benchmark(
     memory, whose = peak_memory()
     facts, works = _facts(config, load, sizes), works_of(load, sizes)
     del load  # its memory is needed
-    scaled = []
+    rates = measured_rates(config.model.dtype)
+    say(f"{rates.flops:.3g} FLOP/s, {rates.bandwidth:.3g} bytes/s")
+    scales = []
     for number in attempts:
         load = workload_of(config, instruction, number)
         say(f"{number} attempts")
         found = timings_of(load, first_step(load), repeats, say, ("rollout", "update"))
-        scaled.append((number, load.slots.length, found, works_of(load, sizes)))
+        scales.append(Scale(number, load.slots.length, phases_of(found, works_of(load, sizes), rates)))
         del load
-    rates = measured_rates(config.model.dtype)
     return Benchmark(
         config=name,
         **facts,
@@ -189,19 +147,18 @@ def benchmark(
         memory_of=whose,
         rates=rates,
         phases=phases_of(timings, works, rates),
-        scales=tuple(
-            Scale(number, length, phases_of(found, needs, rates)) for number, length, found, needs in scaled
-        ),
+        scales=tuple(scales),
     )
 
 
 def first_step(load: Workload) -> dict[str, float]:
-    """Makes a step, and says how many seconds its rollout and its update took with what they compile."""
+    """Makes a step; seconds of its parts and of all of it, with what they compile."""
     begin = time.perf_counter()
     episodes = jax.block_until_ready(load.rollout(load.params()))
     middle = time.perf_counter()
     jax.block_until_ready(load.update(load.experience_of(episodes)))
-    return {"rollout": middle - begin, "update": time.perf_counter() - middle}
+    end = time.perf_counter()
+    return {"rollout": middle - begin, "update": end - middle, "step": end - begin}
 
 
 def timings_of(
@@ -224,9 +181,8 @@ def timings_of(
     found = {}
     for name in names:
         # subtle: popped, so that what samples is freed before an update takes its memory
-        timing = timed(calls.pop(name), repeats)
-        found[name] = dataclasses.replace(timing, first=first.get(name, timing.first))
-        say(f"{name}: {timing.median:.4g} s, at first {found[name].first:.3g} s")
+        found[name] = timed(calls.pop(name), repeats, first.get(name))
+        say(f"{name}: {found[name].median:.4g} s, at first {found[name].first:.3g} s")
     return found
 
 
@@ -243,26 +199,12 @@ def works_of(load: Workload, sizes: Sizes) -> dict[str, list[Part]]:
     }
 
 
-def phases_of(
-    timings: Mapping[str, Timing], works: Mapping[str, Sequence[Part]], rates: Rates
-) -> tuple[Phase, ...]:
-    """What was timed, beside the least that it can take."""
-    found = []
-    for name, timing in timings.items():
-        spent = least(works[name], rates)
-        cost = functools.reduce(Cost.__add__, (part.cost for part in works[name]))
-        bound = max(spent, key=spent.__getitem__)
-        found.append(Phase(name, timing, cost, sum(spent.values()), bound, rates))
-    return tuple(found)
-
-
 def _facts(config: ml_collections.ConfigDict, load: Workload, sizes: Sizes) -> dict[str, Any]:
     """What was timed, and where."""
-    device = jax.devices()[0]
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
-        "device": device.device_kind,
-        "platform": device.platform,
+        "device": device_name(),
+        "platform": jax.default_backend(),
         "cores": cores(),
         "jax": jax.__version__,
         "dtype": config.model.dtype,

@@ -8,7 +8,8 @@ import rich.box
 import rich.console
 import rich.table
 
-from score_jax.benchmark import Benchmark, Phase
+from score_jax.benchmark import Benchmark
+from score_jax.efficiency import Phase
 from score_jax.plan_text import spoken
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import resource
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,7 @@ _ENOUGH = 0.05  # seconds; what takes so long is not made larger
 _SIDES = (512, 16_384)  # of the matrices, smallest and largest
 _BYTES = (2**28, 2**32)  # of the arrays; the smallest is larger than what caches hold
 _REPEATS = 5
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +76,15 @@ def _negation_rate(size: int) -> tuple[float, float]:
 
     seconds = timed(call, _REPEATS).median
     return 2.0 * array.nbytes / seconds, seconds
+
+
+def device_name() -> str:
+    """The default device's kind; of a CPU its model, where Linux tells it."""
+    device = jax.devices()[0]
+    if device.platform == "cpu" and _CPUINFO.exists():
+        found = re.search(r"^model name\s*:\s*(.+)$", _CPUINFO.read_text(), flags=re.MULTILINE)
+        return found[1] if found else device.device_kind
+    return device.device_kind
 
 
 def cores() -> int:

@@ -36,16 +36,21 @@ class Timing:
         return cls(first, median, low, high, len(seconds))
 
 
-def timed(call: Callable[[], Any], repeats: int) -> Timing:
+def timed(call: Callable[[], Any], repeats: int, first: float | None = None) -> Timing:
     """Times a call that returns arrays, each time until they are there.
+
+    Args:
+      call: what to time.
+      repeats: calls that count.
+      first: seconds of the first call where that was made before; None: one is made that does not count.
 
     Raises:
       ValueError: there is nothing to repeat.
     """
     if repeats < 1:
         raise ValueError(f"--repeats={repeats}: the first call compiles and does not count; give 1 or more")
-    first, *others = (_seconds(call) for _ in range(1 + repeats))
-    return Timing.of(first, others)
+    first = _seconds(call) if first is None else first
+    return Timing.of(first, [_seconds(call) for _ in range(repeats)])
 
 
 def _seconds(call: Callable[[], Any]) -> float:

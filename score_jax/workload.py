@@ -131,10 +131,7 @@ def workload_of(config: ml_collections.ConfigDict, instruction: int, attempts: i
     Raises:
       ValueError: there is no such stage.
     """
-    reinforced = [config[key] for key in config.stages if config[key].objective not in SUPERVISED]
-    if not reinforced:
-        raise ValueError(f"config.stages = {config.stages}: no stage of reinforcement learning among them")
-    stage, model = reinforced[-1].copy_and_resolve_references(), model_of(config)
+    stage, model = stage_of(config).copy_and_resolve_references(), model_of(config)
     stage.attempts = attempts or stage.attempts
     mesh = make_mesh((1, 1, 1), (jax.devices()[0],))
     learner = learner_of(config, stage, model, mesh)
@@ -152,6 +149,18 @@ def workload_of(config: ml_collections.ConfigDict, instruction: int, attempts: i
     prompts = np.random.default_rng(0).integers(1, model.config.num_embed, shape, np.int32)
     objective = objective_at(config, stage, 0, stage.beta_2)
     return Workload(model, slots, learner, objective, config.rollout_parts, base, state, prompts)
+
+
+def stage_of(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The last stage of reinforcement learning.
+
+    Raises:
+      ValueError: there is none.
+    """
+    found = [config[key] for key in config.stages if config[key].objective not in SUPERVISED]
+    if not found:
+        raise ValueError(f"config.stages = {config.stages}: no stage of reinforcement learning among them")
+    return found[-1]
 
 
 def _parameters(model: nn.Module, learner: Learner, dtype: str, mesh: Mesh) -> tuple[dict, TrainState]:

@@ -57,8 +57,8 @@ train  evaluate
 solve  export  measure  programs
 study  compiled
 sweep  roofline  work  workload
-plan  benchmark
-plan_text
+plan  efficiency
+plan_text  benchmark
 benchmark_text
 __main__
 """
