@@ -26,7 +26,7 @@ def as_text(found: Benchmark) -> Iterator[rich.console.RenderableType]:
     if found.scales:
         yield _scales(found)
     first = ", ".join(f"{phase.name} {spoken(phase.timing.first)}" for phase in found.phases[:-1])
-    yield f"first calls, compiled: {first}"
+    yield f"first calls, compilation included: {first}"
     yield (
         f"{spoken(found.startup)} from the start to the end of the first step; "
         f"at most {found.memory / 2**30:.2f} GiB held by the {found.memory_of}"

@@ -135,15 +135,7 @@ def workload_of(config: ml_collections.ConfigDict, instruction: int, attempts: i
     stage.attempts = attempts or stage.attempts
     mesh = make_mesh((1, 1, 1), (jax.devices()[0],))
     learner = learner_of(config, stage, model, mesh)
-    asked, critique = tuple(range(1, 1 + instruction)), config.slots.critique if stage.critique else 0
-    slots = Slots(
-        prompt=config.slots.prompt,
-        attempt=config.slots.attempt,
-        instruction=asked,
-        attempts=stage.attempts,
-        critique=critique,
-        feedback=asked if critique else (),
-    )
+    slots = layout_of(config, stage, instruction)
     base, state = _parameters(model, learner, config.train_dtype, mesh)
     shape = (config.problems_per_step * learner.samples, slots.prompt)
     prompts = np.random.default_rng(0).integers(1, model.config.num_embed, shape, np.int32)
@@ -161,6 +153,19 @@ def stage_of(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     if not found:
         raise ValueError(f"config.stages = {config.stages}: no stage of reinforcement learning among them")
     return found[-1]
+
+
+def layout_of(config: ml_collections.ConfigDict, stage: ml_collections.ConfigDict, instruction: int) -> Slots:
+    """The layout of a stage's transcripts with instructions of `instruction` tokens."""
+    asked, critique = tuple(range(1, 1 + instruction)), config.slots.critique if stage.critique else 0
+    return Slots(
+        prompt=config.slots.prompt,
+        attempt=config.slots.attempt,
+        instruction=asked,
+        attempts=stage.attempts,
+        critique=critique,
+        feedback=asked if critique else (),
+    )
 
 
 def _parameters(model: nn.Module, learner: Learner, dtype: str, mesh: Mesh) -> tuple[dict, TrainState]:

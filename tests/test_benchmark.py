@@ -22,10 +22,11 @@ from score_jax.config import load_config
 from score_jax.efficiency import phases_of
 from score_jax.machine import Rates
 from score_jax.program_cost import Cost
+from score_jax.sampling import Slots
 from score_jax.timing import Timing, timed
 from score_jax.types import PADDING
 from score_jax.work import Part, rollout_work, sizes_of, update_work
-from score_jax.workload import stage_of, workload_of
+from score_jax.workload import layout_of, stage_of, workload_of
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = str(ROOT / "configs" / "benchmark.py")
@@ -172,9 +173,11 @@ def test_the_update_s_work_is_that_of_all_episodes(load):
     assert work[-1].cost.memory == 8 * sum(leaf.nbytes for leaf in jax.tree.leaves(load.state.params))
 
 
-def test_another_number_of_attempts():
-    load = workload_of(small(), 2, attempts=3)
-    assert (load.slots.attempts, load.slots.length, load.objective.attempts) == (3, 4 + 3 * 3 + 2 * 2, 3)
+def test_the_layout_has_the_stage_s_attempts_and_critiques():
+    config = small(**{"stage2.attempts": 3})
+    assert layout_of(config, config.stage2, 2) == Slots(4, 3, (1, 2), 3)
+    config = small(**{"slots.critique": 5, "stage2.critique": True})
+    assert layout_of(config, config.stage2, 2) == Slots(4, 3, (1, 2), 2, critique=5, feedback=(1, 2))
 
 
 def test_the_last_stage_of_reinforcement_learning_is_timed():
@@ -305,7 +308,7 @@ def test_the_text_says_it_all():
     assert "80 GFLOP/s in matrix products, 20.0 GB/s of memory" in text
     assert re.search(r"update +2 s +10% +1 s +flops +50% +50% +10% +4,096 *\n", text)
     assert re.search(r"16 +1088 +2 s +125 ms +50% +2 s +125 ms +50% *\n", text)
-    assert "first calls, compiled: rollout 9 s, scoring 9 s, update 9 s" in text
+    assert "first calls, compilation included: rollout 9 s, scoring 9 s, update 9 s" in text
     assert "12 s from the start to the end of the first step" in text and "1.00 GiB" in text
     assert "…" not in text
 
