@@ -1,4 +1,4 @@
-"""The commands: train, evaluate, solve, export, report, compare, study, sweep, plan, sandbox-check."""
+"""The commands: train, evaluate, solve, export, report, compare, study, sweep, plan, benchmark and more."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import sys
+import time
 from typing import NoReturn
 
 from score_jax.exit_codes import BAD_INPUT, DOES_NOT_FIT, FAILED, RESUME, UNWRITABLE, Resume
@@ -14,6 +15,7 @@ from score_jax.records import Unwritable
 
 _NO_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
+_BEGAN = time.perf_counter()  # of the start-up that `benchmark` tells: as good as the process's own beginning
 EPILOG = """examples:
   python -m score_jax train    --config=configs/quickstart.py --workdir=runs/alpha10 --config.stage2.alpha=10
   python -m score_jax evaluate --config=configs/quickstart.py --workdir=runs/quickstart --checkpoint=best
@@ -22,6 +24,7 @@ EPILOG = """examples:
   python -m score_jax report   --workdir=runs/quickstart
   python -m score_jax export   --workdir=runs/quickstart --output=exported
   python -m score_jax plan     --config=configs/gsm8k_gemma3_1b.py --topology=v5e:4x4
+  python -m score_jax benchmark --config=configs/benchmark.py:mid --attempts=1,2,4,8,16
 
 SCORE_JAX_TRACEBACK=1 in the environment shows where an error came from.
 """
@@ -118,6 +121,16 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     form = sub.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print all numbers as JSON")
     form.add_argument("--markdown", action="store_true", help="print a table of one row")
+    text = "Time a config's RL step here, with random parameters, beside the least time that its work takes."
+    sub = commands.add_parser("benchmark", help=text, description=text, allow_abbrev=False)
+    configured(sub)
+    sub.add_argument("--repeats", type=int, default=5, help="calls that are timed of each phase (5)")
+    text = "numbers of attempts at which rollout and update are timed, too"
+    sub.add_argument("--attempts", type=_numbers, default=(), metavar="N[,N]", help=text)
+    text = "tokens of the instruction before each later attempt (16)"
+    sub.add_argument("--instruction", type=int, default=16, metavar="TOKENS", help=text)
+    sub.add_argument("--profile", default="", metavar="DIR", help="write a trace of one step there")
+    sub.add_argument("--json", action="store_true", help="print all numbers as JSON")
     text = "Say which layers of the sandbox for model-written programs hold here, and attack it."
     commands.add_parser("sandbox-check", help=text, description=text, allow_abbrev=False)
     return parser.parse_known_args(argv)
@@ -174,6 +187,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     _quiet_backends()
     if args.command == "plan":
         return plan(args, rest)
+    if args.command == "benchmark":
+        return benchmark(args, rest)
     from etils import epath
 
     workdir = epath.Path(args.workdir)
@@ -248,6 +263,35 @@ def plan(args: argparse.Namespace, rest: list[str]) -> int:
         for part in as_text(found, name):
             console.print(part)
     return 0 if found.fits else DOES_NOT_FIT
+
+
+def benchmark(args: argparse.Namespace, rest: list[str]) -> int:
+    """The command `benchmark`. No compilations are kept: how long they take belongs to what it tells."""
+    from score_jax.benchmark import benchmark as measured
+    from score_jax.benchmark_text import as_text
+    from score_jax.config import load_config
+    from score_jax.log import console
+
+    found = measured(
+        load_config(args.config, rest),
+        os.path.basename(args.config),
+        began=_BEGAN,
+        instruction=args.instruction,
+        repeats=args.repeats,
+        attempts=args.attempts,
+        profile=args.profile,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    if args.json:
+        print(json.dumps(found.as_dict(), indent=1))
+    else:
+        for part in as_text(found):
+            console.print(part)
+    return 0
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
 
 
 def _overrides(options: list[str]) -> list[str]:

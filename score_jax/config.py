@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.Conf
     values = flags.FlagValues()
     words = ["score_jax", f"--config={path}", *overrides]
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=words)
-    if not epath.Path(path).is_file():
+    # An argument of get_config may follow the file's name.
+    if not epath.Path(re.sub(r"(\.py):.*", r"\1", path)).is_file():
         raise ValueError(f"--config={path}: no such file; those of the project lie in configs/")
     for override in overrides:
         if not override.startswith("--config."):

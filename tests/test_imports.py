@@ -13,8 +13,8 @@ PACKAGE = ROOT / "score_jax"
 
 # Each module imports only what stands above it: no cycles, and no maths that knows of configs or models.
 FLOORS = """
-types  records  exit_codes  rewards.cores  hlo  lengths  topology
-hlo_loops  board  manifest  retention
+types  records  exit_codes  rewards.cores  hlo  lengths  topology  timing
+hlo_loops  board  manifest  retention  machine
 program_cost
 rewards.sandbox.syscalls  rewards.sandbox.lockdown  rewards.sandbox.wire  rewards.sandbox.job
 rewards.sandbox.seccomp  rewards.sandbox.program_side  rewards.sandbox.test_side
@@ -59,9 +59,10 @@ base
 train  evaluate
 solve  export  measure  programs
 study  compiled
-sweep  roofline
-plan
-plan_text
+sweep  roofline  work  workload
+plan  efficiency
+plan_text  benchmark
+benchmark_text
 __main__
 """
 FLOOR_OF = {

@@ -1,0 +1,217 @@
+"""How fast a config's RL step runs here, beside the least time that its work takes at the device's rates."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+
+from score_jax.efficiency import Phase, phases_of
+from score_jax.machine import Rates, cores, device_name, measured_rates, peak_memory
+from score_jax.timing import Timing, timed
+from score_jax.work import Part, Sizes, rollout_work, sampled, scoring_work, sizes_of, update_work
+from score_jax.workload import Workload, workload_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """A step at another number of attempts.
+
+    Attributes:
+      attempts: N.
+      length: L, tokens of a transcript.
+      phases: rollout and update.
+    """
+
+    attempts: int
+    length: int
+    phases: tuple[Phase, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """What `benchmark` found.
+
+    Attributes:
+      config: its name.
+      date: and time, UTC.
+      device: its kind.
+      platform: cpu | gpu | tpu.
+      cores: of the CPU that the process may use.
+      jax: its version.
+      dtype: of the model and of the matrix products that were timed.
+      parameters: of the model, adapters included.
+      trained: those of them that are trained.
+      episodes: E.
+      attempts: N.
+      length: L, tokens of a transcript.
+      sampled: tokens that a step samples.
+      startup: seconds from the command's start to the end of the first step, all compiled anew.
+      memory: the most bytes that were held at once until all phases were timed.
+      memory_of: device | process: whose.
+      rates: the device's.
+      phases: rollout, scoring, update, step.
+      scales: of other numbers of attempts, () where none were asked for.
+    """
+
+    config: str
+    date: str
+    device: str
+    platform: str
+    cores: int
+    jax: str
+    dtype: str
+    parameters: int
+    trained: int
+    episodes: int
+    attempts: int
+    length: int
+    sampled: int
+    startup: float
+    memory: float
+    memory_of: str
+    rates: Rates
+    phases: tuple[Phase, ...]
+    scales: tuple[Scale, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        scales = [
+            {"attempts": scale.attempts, "length": scale.length}
+            | {"phases": [phase.as_dict() for phase in scale.phases]}
+            for scale in self.scales
+        ]
+        phases = [phase.as_dict() for phase in self.phases]
+        return dataclasses.asdict(self) | {"phases": phases, "scales": scales}
+
+
+def benchmark(
+    config: ml_collections.ConfigDict,
+    name: str,
+    *,
+    began: float,
+    instruction: int = 16,
+    repeats: int = 5,
+    attempts: Sequence[int] = (),
+    profile: str = "",
+    say: Callable[[str], None] = print,
+) -> Benchmark:
+    """Times a step of a config's last RL stage with random parameters, prompts and rewards, on one device.
+
+    Args:
+      config: the run's.
+      name: the config's, for the reader.
+      began: when the command began, by `time.perf_counter`.
+      instruction: F, tokens between two attempts.
+      repeats: of each call, after the first.
+      attempts: numbers of attempts at which rollout and update are timed, too.
+      profile: folder for a trace of one step; "" for none.
+      say: takes a line of progress.
+
+    Raises:
+      ValueError: the config has no stage of reinforcement learning, or a model whose work is not known.
+    """
+    load = workload_of(config, instruction)
+    sizes = sizes_of(load.model)
+    first = first_step(load)
+    startup = time.perf_counter() - began
+    say(f"first step: {startup:.3g} s after the start")
+    timings = timings_of(load, first, repeats, say)
+    if profile:
+        with jax.profiler.trace(profile):
+            jax.block_until_ready(load.step())
+        say(f"profile: {profile}")
+    memory, whose = peak_memory()
+    facts, works = _facts(config, load, sizes), works_of(load, sizes)
+    del load  # its memory is needed
+    rates = measured_rates(config.model.dtype)
+    say(f"{rates.flops:.3g} FLOP/s, {rates.bandwidth:.3g} bytes/s")
+    scales = []
+    for number in attempts:
+        load = workload_of(config, instruction, number)
+        say(f"{number} attempts")
+        found = timings_of(load, first_step(load), repeats, say, ("rollout", "update"))
+        scales.append(Scale(number, load.slots.length, phases_of(found, works_of(load, sizes), rates)))
+        del load
+    return Benchmark(
+        config=name,
+        **facts,
+        startup=startup,
+        memory=memory,
+        memory_of=whose,
+        rates=rates,
+        phases=phases_of(timings, works, rates),
+        scales=tuple(scales),
+    )
+
+
+def first_step(load: Workload) -> dict[str, float]:
+    """Makes a step; seconds of its parts and of all of it, with what they compile."""
+    begin = time.perf_counter()
+    episodes = jax.block_until_ready(load.rollout(load.params()))
+    middle = time.perf_counter()
+    jax.block_until_ready(load.update(load.experience_of(episodes)))
+    end = time.perf_counter()
+    return {"rollout": middle - begin, "update": end - middle, "step": end - begin}
+
+
+def timings_of(
+    load: Workload,
+    first: Mapping[str, float],
+    repeats: int,
+    say: Callable[[str], None],
+    names: Sequence[str] = ("rollout", "scoring", "update", "step"),
+) -> dict[str, Timing]:
+    """Times the phases that are named; `first` has the seconds of first calls that were made before."""
+    params = load.params()
+    episodes = load.rollout(params)
+    calls = {
+        "rollout": functools.partial(load.rollout, params),
+        "scoring": functools.partial(load.score, episodes),
+        "update": functools.partial(load.update, load.experience_of(episodes)),
+        "step": load.step,
+    }
+    del params
+    found = {}
+    for name in names:
+        # subtle: popped, so that what samples is freed before an update takes its memory
+        found[name] = timed(calls.pop(name), repeats, first.get(name))
+        say(f"{name}: {found[name].median:.4g} s, at first {found[name].first:.3g} s")
+    return found
+
+
+def works_of(load: Workload, sizes: Sizes) -> dict[str, list[Part]]:
+    """What each phase needs to do."""
+    trained = jax.tree.leaves(load.state.params)[0].dtype.itemsize
+    rollout = load.parts * rollout_work(sizes, load.slots, load.episodes // load.parts)
+    update = update_work(sizes, load.slots, load.episodes, trained)
+    return {
+        "rollout": rollout,
+        "scoring": scoring_work(sizes, load.slots, load.episodes),
+        "update": update,
+        "step": rollout + update,
+    }
+
+
+def _facts(config: ml_collections.ConfigDict, load: Workload, sizes: Sizes) -> dict[str, Any]:
+    """What was timed, and where."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
+        "device": device_name(),
+        "platform": jax.default_backend(),
+        "cores": cores(),
+        "jax": jax.__version__,
+        "dtype": config.model.dtype,
+        "parameters": sizes.parameters,
+        "trained": sizes.trained,
+        "episodes": load.episodes,
+        "attempts": load.objective.attempts,
+        "length": load.slots.length,
+        "sampled": load.episodes * sampled(load.slots),
+    }

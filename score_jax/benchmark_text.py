@@ -1,0 +1,75 @@
+"""A benchmark for a reader, on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import rich.box
+import rich.console
+import rich.table
+
+from score_jax.benchmark import Benchmark
+from score_jax.efficiency import Phase
+from score_jax.plan_text import spoken
+
+
+def as_text(found: Benchmark) -> Iterator[rich.console.RenderableType]:
+    """What the command prints, in order."""
+    yield f"{found.config}: {found.parameters:,} parameters in {found.dtype}, {found.trained:,} trained"
+    yield f"{found.episodes} episodes of {found.attempts} attempts in {found.length} tokens"
+    yield f"{found.date}, {found.device} ({found.platform}), {found.cores} usable cores, JAX {found.jax}"
+    rates = found.rates
+    yield f"{rates.flops / 1e9:,.0f} GFLOP/s in matrix products, {rates.bandwidth / 1e9:,.1f} GB/s of memory"
+    yield _phases(found)
+    yield "ratio: at least / takes. MFU, traffic: operations and bytes that are needed over those that the"
+    yield "device could do and move in that time. tokens/s: of those that are sampled."
+    if found.scales:
+        yield _scales(found)
+    first = ", ".join(f"{phase.name} {spoken(phase.timing.first)}" for phase in found.phases[:-1])
+    yield f"first calls, compilation included: {first}"
+    yield (
+        f"{spoken(found.startup)} from the start to the end of the first step; "
+        f"at most {found.memory / 2**30:.2f} GiB held by the {found.memory_of}"
+    )
+
+
+def _table(title: str, heads: Sequence[str]) -> rich.table.Table:
+    table = rich.table.Table(title=title, box=rich.box.SIMPLE, pad_edge=False, collapse_padding=True)
+    for number, head in enumerate(heads):
+        table.add_column(head, justify="right" if number else "left", no_wrap=True)
+    return table
+
+
+def _phases(found: Benchmark) -> rich.table.Table:
+    heads = ("phase", "takes", "IQR", "at least", "by", "ratio", "MFU", "traffic", "tokens/s")
+    table = _table("a step", heads)
+    for phase in found.phases:
+        timing = phase.timing
+        table.add_row(
+            *(phase.name, spoken(timing.median), percent((timing.high - timing.low) / timing.median)),
+            *(spoken(phase.floor), phase.bound),
+            *(percent(share) for share in (phase.ratio, phase.mfu, phase.traffic)),
+            f"{found.sampled / timing.median:,.0f}",
+        )
+    return table
+
+
+def _scales(found: Benchmark) -> rich.table.Table:
+    heads = ("attempts", "tokens", "rollout", "of each", "ratio", "update", "of each", "ratio")
+    table = _table("other numbers of attempts", heads)
+    for scale in found.scales:
+        cells: list[str] = []
+        for phase in scale.phases:
+            cells += _of_each(phase, scale.attempts)
+        table.add_row(str(scale.attempts), str(scale.length), *cells)
+    return table
+
+
+def _of_each(phase: Phase, attempts: int) -> tuple[str, str, str]:
+    seconds = phase.timing.median
+    return spoken(seconds), spoken(seconds / attempts), percent(phase.ratio)
+
+
+def percent(share: float) -> str:
+    """0.0123 -> '1.2%', 0.123 -> '12%'."""
+    return f"{100 * share:.{0 if share >= 0.0995 else 1}f}%"

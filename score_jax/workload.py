@@ -1,0 +1,177 @@
+"""A config's RL step with made-up data: the programs that a run compiles, at its shapes, on one device."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh
+
+from score_jax import model as models
+from score_jax import policy
+from score_jax.config_check import SUPERVISED
+from score_jax.mesh import make_mesh, place, spread
+from score_jax.objectives import Objective
+from score_jax.programs import model_of
+from score_jax.rl import learner_of
+from score_jax.rollout import jitted_sample, row_keys
+from score_jax.sampling import Slots
+from score_jax.schedule import objective_at
+from score_jax.step import Learner, train_step
+from score_jax.types import Episodes, Experience, TrainState
+
+_PAD, _NEVER = 0, -1  # an end that is no token: all slots are filled
+
+
+@dataclasses.dataclass
+class Workload:
+    """A step's programs and what they are given. `state` changes with every update.
+
+    Attributes:
+      model: the policy's architecture, with its adapters.
+      slots: the transcripts' layout.
+      learner: the update's.
+      objective: the stage's.
+      parts: in which the episodes are sampled, one after the other.
+      base: the reference's parameters.
+      state: the policy's.
+      prompts: random tokens that fill their slot, [E, P].
+    """
+
+    model: nn.Module
+    slots: Slots
+    learner: Learner
+    objective: Objective
+    parts: int
+    base: dict
+    state: TrainState
+    prompts: jax.Array
+
+    @property
+    def episodes(self) -> int:
+        """E."""
+        return len(self.prompts)
+
+    def params(self) -> dict:
+        """All parameters of the policy."""
+        frozen = models.frozen_of(self.model, self.base)
+        return models.join(self.model, frozen, self.state.params)
+
+    def rollout(self, params: dict) -> Episodes:
+        """Samples all attempts of all episodes."""
+        keys = row_keys(0, "train", 0, self.episodes)
+        size = self.episodes // self.parts
+        sampled = [
+            jitted_sample()(
+                self.model,
+                params,
+                *spread((self.prompts[start : start + size], keys[start : start + size]), self.learner.mesh),
+                slots=self.slots,
+                temperature=self.learner.temperature,
+                pad=_PAD,
+                end=_NEVER,
+                mesh=self.learner.mesh,
+            )
+            for start in range(0, self.episodes, size)
+        ]
+        return jax.tree.map(lambda *x: jnp.concatenate(x), *sampled) if self.parts > 1 else sampled[0]
+
+    def score(self, episodes: Episodes) -> list[jax.Array]:
+        """The reference's log-probabilities of what was sampled, a micro-batch after the other."""
+        size = self.episodes // self.learner.micro_batches
+        return [
+            policy.score_episodes(
+                models.for_params(self.model, self.base),
+                self.base,
+                jax.tree.map(lambda x: x[start : start + size], episodes),  # noqa: B023
+                temperature=self.learner.temperature,
+                chunk=self.learner.chunk,
+            ).logp
+            for start in range(0, self.episodes, size)
+        ]
+
+    def update(self, experience: Experience) -> dict[str, Any]:
+        """One update of `state`; returns its metrics."""
+        self.state, metrics = train_step(
+            self.state,
+            models.frozen_of(self.model, self.base),
+            self.base,
+            experience,
+            self.objective,
+            jnp.float32(1e-6),
+            learner=self.learner,
+        )
+        return metrics
+
+    def experience_of(self, episodes: Episodes) -> Experience:
+        """Episodes with rewards that are made up on the host, as no task is asked: of the last tokens."""
+        tokens = np.asarray(episodes.tokens)
+        last = [tokens[:, s.stop - 1] for s in self.slots.segments if not s.critique]
+        rewards = np.stack(last, axis=1).astype(np.float32) % 2
+        return spread(Experience(episodes, rewards, np.ones(tokens.shape, np.float32)), self.learner.mesh)
+
+    def step(self) -> dict[str, Any]:
+        """Rollout, the way to the host and back, update; returns its metrics."""
+        return self.update(self.experience_of(self.rollout(self.params())))
+
+
+def workload_of(config: ml_collections.ConfigDict, instruction: int, attempts: int = 0) -> Workload:
+    """What a config's last stage of reinforcement learning does, with random parameters and prompts.
+
+    Args:
+      config: the run's; its mesh, task and files are not read.
+      instruction: F, tokens of the instruction before each later attempt.
+      attempts: N, in place of the stage's; 0 for that.
+
+    Raises:
+      ValueError: there is no such stage.
+    """
+    stage, model = stage_of(config).copy_and_resolve_references(), model_of(config)
+    stage.attempts = attempts or stage.attempts
+    mesh = make_mesh((1, 1, 1), (jax.devices()[0],))
+    learner = learner_of(config, stage, model, mesh)
+    slots = layout_of(config, stage, instruction)
+    base, state = _parameters(model, learner, config.train_dtype, mesh)
+    shape = (config.problems_per_step * learner.samples, slots.prompt)
+    prompts = np.random.default_rng(0).integers(1, model.config.num_embed, shape, np.int32)
+    objective = objective_at(config, stage, 0, stage.beta_2)
+    return Workload(model, slots, learner, objective, config.rollout_parts, base, state, prompts)
+
+
+def stage_of(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The last stage of reinforcement learning.
+
+    Raises:
+      ValueError: there is none.
+    """
+    found = [config[key] for key in config.stages if config[key].objective not in SUPERVISED]
+    if not found:
+        raise ValueError(f"config.stages = {config.stages}: no stage of reinforcement learning among them")
+    return found[-1]
+
+
+def layout_of(config: ml_collections.ConfigDict, stage: ml_collections.ConfigDict, instruction: int) -> Slots:
+    """The layout of a stage's transcripts with instructions of `instruction` tokens."""
+    asked, critique = tuple(range(1, 1 + instruction)), config.slots.critique if stage.critique else 0
+    return Slots(
+        prompt=config.slots.prompt,
+        attempt=config.slots.attempt,
+        instruction=asked,
+        attempts=stage.attempts,
+        critique=critique,
+        feedback=asked if critique else (),
+    )
+
+
+def _parameters(model: nn.Module, learner: Learner, dtype: str, mesh: Mesh) -> tuple[dict, TrainState]:
+    """Random parameters of the reference, and a policy that starts at them."""
+    bare = models.without_adapters(model)
+    cast = lambda x: x.astype(bare.dtype)
+    base = place(jax.tree.map(cast, models.init_params(bare, jax.random.key(0))), mesh)
+    trainable = place(models.init_trainable(model, base, jax.random.key(1), dtype), mesh)
+    return base, place(learner.optimizer.init(trainable), mesh)
