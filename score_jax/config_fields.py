@@ -16,7 +16,7 @@ _RUN = {
         *("rollout_parts", "micro_batches", "score_chunk", "lora_rank", "checkpoint_every", "max_skipped"),
         *("slots.prompt", "slots.attempt", "slots.critique", "mesh.data", "mesh.fsdp", "mesh.tensor"),
         *("evaluate.problems", "evaluate.attempts", "evaluate.batch", "alarms.window"),
-        *("log.every", "log.transcript_every"),
+        *("log.every", "log.transcript_every", "keep_newest", "keep_best"),
     ),
     NUMBER: (
         *("temperature", "evaluate.temperature"),
