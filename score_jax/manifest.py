@@ -85,7 +85,7 @@ def _read(folder: epath.Path) -> dict[str, Any]:
         seal = content.pop("sha256")
         sound = _digest(content) == seal and content.keys() == {"files", "about"}
     except FileNotFoundError:
-        empty = not folder.exists() or not any(folder.iterdir())
+        empty = not folder.exists() or not list(folder.iterdir())
         raise ValueError("it is empty" if empty else f"{FILE} is missing") from None
     except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
         raise ValueError(f"{FILE} is torn ({type(error).__name__}: {error})") from error

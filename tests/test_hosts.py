@@ -133,7 +133,8 @@ def test_a_host_that_is_told_to_stop_stops_both_after_the_same_update(told, alon
     assert sorted(saved(tmp_path)) == [2, 10]
     rows = rows_of(metrics)
     assert [row["step"] for row in rows] == list(range(1, 11))
-    wanted, found = (params_at(each / "run", each, 10, **CHANGES | changes) for each in (alone, tmp_path))
+    wanted = params_at(alone / "run", alone, 10, **CHANGES)
+    found = params_at(tmp_path / "run", tmp_path, 10, **CHANGES | changes)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-6), found, wanted)
 
 

@@ -117,7 +117,7 @@ def test_the_checker_is_asked_once_and_its_notes_are_kept(actor):
     assert [row["notes"] for row in rows] == graded.notes
     plain = rollout.grade(actor, problems, *read(episodes))
     assert "notes" not in attempt_rows(plain, checkpoint="base", step=0, split="test")[0]
-    numbers = {key: 0.0 for key in ("loss", "grad_norm", "sampler_gap")}
+    numbers = {key: 0.0 for key in ("loss", "grad_norm", "sampler_gap", "skipped")}
     numbers |= {key: np.zeros(2) for key in ("kl", "entropy", "length", "policy")}
     assert step_metrics(graded, numbers)["letters_t2"] == pytest.approx(np.mean(letters, axis=0)[1])
 

