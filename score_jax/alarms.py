@@ -88,6 +88,15 @@ def alarms_at(rows: Sequence[Row], limits: Mapping[str, int | float]) -> dict[st
     return found
 
 
+def remembered(rows: Sequence[Row], limits: Mapping[str, int | float]) -> list[Row]:
+    """Those of `rows` on which the alarms of later updates depend, so that a long run need not hold them all:
+    the first and the last `window` of the stage, the last ones that were skipped and the one before these."""
+    window = int(limits["window"])
+    first = next(place for place, row in enumerate(rows) if row.get("stage") == rows[-1].get("stage"))
+    last = len(rows) - max(window, skipped_in_a_row(rows) + 1)
+    return [row for place, row in enumerate(rows) if first <= place < first + window or place >= last]
+
+
 def news(before: Sequence[str], now: Mapping[str, str], step: int) -> list[str]:
     """Lines for a reader: alarms that were raised at update `step`, and those that are over."""
     raised = [f"ALARM at update {step}: {name}: {text}" for name, text in now.items() if name not in before]

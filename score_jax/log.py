@@ -33,9 +33,10 @@ class Metrics:
         `limits` are those of config.alarms.
         """
         self._path, self._limits = workdir / "metrics.jsonl", limits
-        self._rows = [row for row in read_jsonl(self._path) if row["step"] <= step]
-        write_jsonl(self._path, self._rows)
-        if (found := self._rows[-1]["step"] if self._rows else 0) != step:
+        rows = [row for row in read_jsonl(self._path) if row["step"] <= step]
+        write_jsonl(self._path, rows)
+        self._rows = alarms.remembered(rows, limits) if rows else []
+        if (found := rows[-1]["step"] if rows else 0) != step:
             say(f"WARNING: {self._path} ends with update {found}; the run goes on after update {step}.")
         self._board = Board(workdir / "tensorboard", step + 1)
 
@@ -58,6 +59,7 @@ class Metrics:
         raised = alarms.alarms_at(self._rows, self._limits)
         row["alarms"] = list(raised)
         append_jsonl(self._path, row)
+        self._rows = alarms.remembered(self._rows, self._limits)
         for line in alarms.news(before, raised, row["step"]):
             say(line)
         for key, value in row.items():

@@ -4,6 +4,8 @@ import json
 
 import pytest
 from etils import epath
+from hypothesis import given
+from hypothesis import strategies as st
 
 from score_jax import alarms
 from score_jax.config import load_config
@@ -75,6 +77,21 @@ def test_a_number_that_is_not_there_says_nothing():
 def test_skipped_updates_are_counted_from_the_end():
     marks = [{"skipped": 1}, {"skipped": 0}, {"skipped": 1}, {"skipped": 1}]
     assert [alarms.skipped_in_a_row(marks[:end]) for end in range(5)] == [0, 1, 0, 1, 2]
+
+
+@given(st.lists(st.sampled_from([{}, {"kl_t1": 99.0}, {"length_t2": 90.0}, {"skipped": 1}, "stage"])))
+def test_what_is_remembered_raises_the_alarms_that_all_rows_raise(changes):
+    everything, kept, stage = [], [], 0
+    for step, change in enumerate(changes):
+        stage += change == "stage"
+        row = FINE | {"step": step, "stage": str(stage)} | (change if change != "stage" else {})
+        everything.append(row)
+        kept = alarms.remembered([*kept, row], LIMITS)
+        assert alarms.alarms_at(kept, LIMITS) == alarms.alarms_at(everything, LIMITS)
+        skipped = alarms.skipped_in_a_row(everything)
+        assert alarms.skipped_in_a_row(kept) == skipped
+        assert kept[-1] is row
+        assert len(kept) <= 2 * LIMITS["window"] + skipped + 1
 
 
 def test_an_alarm_is_said_once_and_once_over(tmp_path, capsys):
