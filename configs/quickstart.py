@@ -63,9 +63,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.samples_per_problem = 4
     config.offline_attempts = 4  # the base's first attempts per problem that stages with offline > 0 give
     config.rollout_parts = 1  # in which the episodes of a step are sampled, one after the other
-    config.micro_batches = 1  # over which the gradient of a step is accumulated
+    config.micro_batches = 8  # over which the gradient of a step is accumulated: small ones stay in the cache
     config.remat = False  # compute each layer anew in the backward pass: less memory, more time
-    config.score_chunk = 16  # positions whose vocabulary-wide scores are held at a time
+    config.score_chunk = 64  # positions whose vocabulary-wide scores are held at a time; here all of them
     config.temperature = 1.0  # Table 8
     config.kl_estimator = "full"  # of score_jax.kl; over so small a vocabulary the exact KL costs little
     config.decisive_only = True  # no policy gradient on the check that follows the answer

@@ -147,8 +147,8 @@ def score_tokens(
 ) -> TokenScores:
     """Log-probability, entropy and exact KL of each sampled token.
 
-    Works through the transcript `chunk` positions at a time and recomputes each chunk in the backward
-    pass: no array of [E, L, V] ever exists, the largest is [E, chunk, V].
+    Works through the transcript `chunk` positions at a time and, where these are not all, recomputes each
+    chunk in the backward pass: no array of [E, L, V] ever exists, the largest is [E, chunk, V].
     """
     # The state at t speaks of token t + 1.
     rows = {
@@ -159,8 +159,7 @@ def score_tokens(
     if reference is not None:
         rows["reference"] = reference.hidden[:, :-1]
 
-    @jax.checkpoint
-    def score_chunk(rows):
+    def score(rows):
         logp_all = head.log_softmax(rows["hidden"])
         p_all = jnp.exp(logp_all)
         logp = jnp.take_along_axis(logp_all, rows["target"][..., None], axis=-1)[..., 0]
@@ -172,9 +171,12 @@ def score_tokens(
         return [jnp.where(sampled, score, 0.0) for score in (logp, entropy, kl)]
 
     length = episodes.tokens.shape[1] - 1
-    chunks = jax.tree.map(lambda x: _split_chunks(x, min(chunk, length)), rows)
-    scores = jax.lax.map(score_chunk, chunks)
-    return TokenScores(*(jnp.pad(_join_chunks(x)[:, :length], ((0, 0), (1, 0))) for x in scores))
+    if chunk >= length:
+        scores = score(rows)
+    else:
+        chunks = jax.tree.map(lambda x: _split_chunks(x, chunk), rows)
+        scores = [_join_chunks(x)[:, :length] for x in jax.lax.map(jax.checkpoint(score), chunks)]
+    return TokenScores(*(jnp.pad(x, ((0, 0), (1, 0))) for x in scores))
 
 
 def _split_chunks(x: Array, chunk: int) -> Array:

@@ -288,8 +288,11 @@ def draw(
 
     At temperature 0 the likeliest token is taken, and its log-probability at temperature 1 returned.
     """
-    greedy = temperature == 0
+    greedy = jnp.asarray(temperature == 0)
     logp_all = jax.nn.log_softmax(logits / jnp.where(greedy, 1.0, temperature))
-    drawn = jax.vmap(jax.random.categorical)(keys, logp_all)
-    token = jnp.where(greedy, jnp.argmax(logits, axis=-1), drawn)
+    token = jax.lax.cond(  # a draw takes a random number for each token of the vocabulary
+        greedy,
+        lambda: jnp.argmax(logits, axis=-1),
+        lambda: jax.vmap(jax.random.categorical)(keys, logp_all),
+    )
     return token, jnp.take_along_axis(logp_all, token[:, None], axis=-1)[:, 0]

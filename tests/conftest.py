@@ -14,7 +14,9 @@ os.environ["XLA_FLAGS"] = " ".join(
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import jax
 import jaxtyping
+import pytest
 
 with jaxtyping.install_import_hook("score_jax", "beartype.beartype"):
     import score_jax.compare
@@ -32,3 +34,11 @@ with jaxtyping.install_import_hook("score_jax", "beartype.beartype"):
     import score_jax.solve
     import score_jax.study_page
     import score_jax.train  # noqa: F401
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_of_one_file():
+    """Drops what a file's tests have compiled. Each program takes some memory maps, of which Linux gives a
+    process 65,530; XLA does not survive the lack of one."""
+    yield
+    jax.clear_caches()

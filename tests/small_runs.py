@@ -12,6 +12,8 @@ SMALL = {
     "train_problems": 12,
     "problems_per_step": 8,
     "samples_per_problem": 2,
+    "micro_batches": 1,
+    "score_chunk": 16,  # fewer than there are
     "stage1.steps": 2,
     "stage2.steps": 2,
     "checkpoint_every": 2,

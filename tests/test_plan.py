@@ -37,7 +37,8 @@ QUICKSTART = str(ROOT / "configs" / "quickstart.py")
 SLOTS = Slots(13, 13, tuple(range(10)), 2)
 LAYERS, WIDTH, HEADS, KEYS, HEAD, HIDDEN, VOCAB = 2, 16, 2, 1, 8, 24, 40
 SMALL = {
-    "problems_per_step": 8, "tokenizer.vocab_size": VOCAB, "model.layers": LAYERS, "model.width": WIDTH,
+    "problems_per_step": 8, "micro_batches": 1, "score_chunk": 16,
+    "tokenizer.vocab_size": VOCAB, "model.layers": LAYERS, "model.width": WIDTH,
     "model.heads": HEADS, "model.kv_heads": KEYS, "model.head_width": HEAD, "model.hidden_width": HIDDEN,
 }  # fmt: skip
 CHIP = Chip(flops=100.0, memory=1000.0, bandwidth=10.0, network=1.0, cores="default")
