@@ -12,8 +12,8 @@ Takes about 10 minutes on 2 cores, besides the set-up. Run it again to go on
 after an interruption: what is done already is kept.
 
   --workdir DIR   where the run is kept (runs/quickstart in the project)
-  ARGUMENT        passed on to each of the three steps: python -m score_jax
-                  train, evaluate and report (like --config.seed=1)
+  ARGUMENT        passed on to each of the four steps: python -m score_jax
+                  train, evaluate, report and summary (like --config.seed=1)
 END
 }
 
@@ -66,9 +66,11 @@ step() {
 arguments+=("--workdir=$workdir")
 echo 'SCoRe quickstart: set-up, training, evaluation, report; about 10 minutes on 2 cores.'
 ./launch/setup.sh
-step train 'Training a small model to correct its own answers; most of the time goes here.'
-step evaluate 'Evaluating first and second answers.'
-step report 'Writing the report.'
+step train 'Training. A small model first learns riddles, and to check its answers (5 minutes of 2 cores), then, in
+   two stages of reinforcement learning, to correct itself at a second attempt (4 minutes).'
+step evaluate 'Evaluating: two answers to 1,056 new riddles, before and after (half a minute).'
+step report 'Writing the report: curves, intervals, and every pair of answers.'
+step summary 'What came out.'
 
 case $workdir in
   /*) report=$workdir/report.html ;;

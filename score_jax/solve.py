@@ -1,51 +1,67 @@
-"""`solve`: a trained policy's attempts at a problem given on the command line."""
+"""`solve`: a trained policy's attempts at problems of yours."""
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 
 from etils import epath
-from rich.text import Text
 
 from score_jax import rollout
 from score_jax.config import config_of, relocate
 from score_jax.evaluate import load_one
-from score_jax.log import console
+from score_jax.log import console, say
+from score_jax.transcript import print_attempts
 from score_jax.types import Problem
 
 
 def solve(
-    workdir: epath.Path, problem: str, checkpoint: str = "best", overrides: Sequence[str] = ()
-) -> list[str]:
-    """Prints each attempt, with what changed since the one before marked, and returns them."""
+    workdir: epath.Path, problem: str = "", checkpoint: str = "best", overrides: Sequence[str] = ()
+) -> list[list[str]]:
+    """Prints each attempt at each problem, and returns them.
+
+    Args:
+      workdir: of the run.
+      problem: its text; "": lines of standard input are, until an empty one or its end.
+      checkpoint: base, latest, best or a step.
+      overrides: --config.base_dir=... and the like, where files were moved.
+
+    Raises:
+      ValueError: the problem does not fit its slot; of standard input's, such a one is said and left out.
+    """
     config = config_of(workdir)
     relocate(config, overrides)
     _, actor, params = load_one(config, workdir, checkpoint, say=lambda _: None)
-    problems = [Problem(id="given", prompt=actor.task.ask(problem), gold="")]
-    keys = rollout.row_keys(config.seed, "solve", 0, 1)
-    _, graded = rollout.roll_out(actor, params, problems, keys, temperature=0.0)
-    before = None
-    for number, text in enumerate(graded.texts[0], start=1):
-        console.print(Text(f"Attempt {number}  ", style="bold").append_text(marked(before, text)))
-        before = text
-    answers = graded.answers[0]
-    console.print("The answer changed." if len(set(answers)) > 1 else "The answer stayed the same.")
-    return graded.texts[0]
+
+    def attempt(text: str, number: int) -> list[str]:
+        problems = [Problem(id="given", prompt=actor.task.ask(text), gold="")]
+        keys = rollout.row_keys(config.seed, "solve", number, 1)
+        _, graded = rollout.roll_out(actor, params, problems, keys, temperature=0.0)
+        print_attempts(graded.texts[0])
+        say("The answer changed." if len(set(graded.answers[0])) > 1 else "The answer stayed the same.")
+        return graded.texts[0]
+
+    if problem:
+        return [attempt(problem, 0)]
+    found = []
+    for number, text in enumerate(asked()):
+        try:
+            found.append(attempt(text, number))
+        except ValueError as error:
+            say(f"{error}")
+    return found
 
 
-def marked(before: str | None, text: str) -> Text:
-    """`text` with the words that were not in `before` in reverse (and [bracketed], for plain terminals)."""
-    words = re.findall(r"\s+|[^\s]+", text)
-    if before is None:
-        return Text(text)
-    out = Text()
-    matcher = difflib.SequenceMatcher(a=re.findall(r"\s+|[^\s]+", before), b=words, autojunk=False)
-    for kind, _, _, start, stop in matcher.get_opcodes():
-        piece = "".join(words[start:stop])
-        if kind == "equal" or not piece.strip():
-            out.append(piece)
-        else:
-            out.append(f"[{piece}]", style="bold reverse")
-    return out
+def asked() -> Iterator[str]:
+    """Problems from standard input, a line each; a person at a terminal is asked for them."""
+    if not sys.stdin.isatty():
+        yield from (line.strip() for line in sys.stdin if line.strip())
+        return
+    while True:
+        try:
+            line = console.input("\nA problem (an empty line ends): ").strip()
+        except EOFError:
+            return
+        if not line:
+            return
+        yield line

@@ -30,7 +30,8 @@ report  figures  sweep_file
 study_charts  study_tables  sweep_charts
 study_page  sweep_page
 log  config_check  hosts
-repair  lock  interruption
+transcript
+repair  lock  interruption  summary  options
 checkpoint
 mesh  config
 compare  study_cells  sweep_points

@@ -259,7 +259,7 @@ def test_quickstart_trains_evaluates_and_reports(checkout):
     workdir = checkout.elsewhere / "my run"
     arguments = f"--config=configs/quickstart.py|--config.seed=1|--config.a=b c|--workdir={workdir}"
     assert (checkout.root / "steps").read_text().splitlines() == [
-        f"{step}|{arguments}" for step in ("train", "evaluate", "report")
+        f"{step}|{arguments}" for step in ("train", "evaluate", "report", "summary")
     ]
     assert done.stdout.splitlines()[-1].endswith(str(workdir / "report.html"))
 

@@ -1,0 +1,183 @@
+"""The commands' options, and what --help says of them."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+EXAMPLES = {
+    "train": """
+  python -m score_jax train --config=configs/quickstart.py --workdir=runs/quickstart
+  python -m score_jax train --config=configs/quickstart.py --workdir=runs/alpha10 --config.stage2.alpha=10
+  python -m score_jax train --config=configs/gsm8k_gemma3_1b.py --workdir=gs://BUCKET/gsm8k --hosts=auto ...
+""",
+    "evaluate": """
+  python -m score_jax evaluate --config=configs/quickstart.py --workdir=runs/quickstart
+  python -m score_jax evaluate --config=configs/quickstart.py --workdir=runs/quickstart --checkpoint=best \\
+      --config.evaluate.split=validation --config.evaluate.attempts=5
+""",
+    "solve": """
+  python -m score_jax solve --workdir=runs/quickstart \\
+      'I think of a number, multiply it by $7$ and add $3$. I get $94$. What is my number?'
+  python -m score_jax solve --workdir=runs/quickstart                  # asks you for problems
+  python -m score_jax solve --workdir=runs/quickstart < problems.txt   # one on each line
+""",
+    "export": """
+  python -m score_jax export --workdir=runs/gsm8k --output=exported
+""",
+    "report": """
+  python -m score_jax report --workdir=runs/quickstart
+  python -m score_jax report --workdir=runs/study      # or a sweep's folder
+""",
+    "summary": """
+  python -m score_jax summary --workdir=runs/quickstart
+""",
+    "compare": """
+  python -m score_jax compare --workdir=runs/seeds
+""",
+    "study": """
+  python -m score_jax study --config=configs/study_quickstart.py --workdir=runs/study --fast
+""",
+    "sweep": """
+  python -m score_jax sweep --config=configs/sweeps/alpha_beta_2.py --workdir=runs/sweep --list
+  python -m score_jax sweep --config=configs/sweeps/alpha_beta_2.py --workdir=runs/sweep
+""",
+    "plan": """
+  python -m score_jax plan --config=configs/gsm8k_gemma3_1b.py --topology=v5e:2x4
+""",
+    "benchmark": """
+  taskset -c 1 python -m score_jax benchmark --config=configs/benchmark.py:tiny
+  python -m score_jax benchmark --config=configs/benchmark.py:mid --attempts=1,2,4,8,16 --profile=trace
+""",
+    "sandbox-check": """
+  python -m score_jax sandbox-check
+""",
+}
+EPILOG = """examples:
+  python -m score_jax train   --config=configs/quickstart.py --workdir=runs/quickstart
+  python -m score_jax summary --workdir=runs/quickstart
+  python -m score_jax COMMAND --help    # the options of a command, and more examples
+
+SCORE_JAX_TRACEBACK=1 in the environment shows where an error came from.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with the options on one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog.removeprefix('python -m ')}: {message}; see --help\n")
+
+
+def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The command and its options, and the --config.FIELD=VALUE overrides."""
+    parser = Parser(
+        prog="python -m score_jax",
+        description="Training language models to correct themselves, as in SCoRe (Kumar et al. 2025).",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def configured(sub: argparse.ArgumentParser) -> None:
+        text = "a config file; --config.FIELD=VALUE changes a field"
+        sub.add_argument("--config", required=True, help=text)
+
+    def bare(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=f"examples:{EXAMPLES[name]}".rstrip(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def command(name: str, text: str, *, config: bool) -> argparse.ArgumentParser:
+        sub = bare(name, text)
+        sub.add_argument("--workdir", required=True, help="the folder that holds everything of the run")
+        if config:
+            configured(sub)
+            sub.add_argument(
+                "--sandbox",
+                default="strict",
+                choices=("strict", "unsafe"),
+                help="unsafe: run model-written programs also where the sandbox does not hold",
+            )
+        return sub
+
+    def on_hosts(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--hosts",
+            default="",
+            metavar="auto|ADDRESS:PORT,COUNT,NUMBER",
+            help="where the same command runs on several hosts: auto on Cloud TPU, GKE, Slurm, MPI; else "
+            "where the first one listens, how many there are, and which of them this is",
+        )
+        sub.add_argument(
+            "--heartbeat",
+            type=int,
+            default=30,
+            metavar="SECONDS",
+            help="a host that is silent for so long is taken for dead, and all end (30)",
+        )
+
+    on_hosts(command("train", "Train; the same command again resumes.", config=True))
+    sub = command("evaluate", "Attempt a split and write attempts.jsonl and results.json.", config=True)
+    sub.add_argument(
+        "--checkpoint",
+        default="stages",
+        help="base | latest | best | a step | stages: the base and the best of every stage (default)",
+    )
+    on_hosts(sub)
+    sub = command("solve", "Show the attempts at a problem of yours.", config=False)
+    sub.add_argument("--checkpoint", default="best", help="base | latest | best (default) | a step")
+    sub.add_argument("problem", nargs="?", default="", help="its text; without one you are asked for some")
+    sub = command("export", "Write a checkpoint that the gemma package reads.", config=False)
+    sub.add_argument("--checkpoint", default="best", help="base | latest | best (default) | a step")
+    sub.add_argument("--output", required=True, help="the new folder")
+    command(
+        "report",
+        "Write report.html from what lies in the work directory, or in a study's or a sweep's folder.",
+        config=False,
+    )
+    command("summary", "Print what a run came to: three numbers and two transcripts.", config=False)
+    command("compare", "Compare the methods in WORKDIR/METHOD/SEED (launch/seeds.sh).", config=False)
+    sub = command("study", "Train and measure all methods of a study; the same command goes on.", config=True)
+    sub.add_argument("--fast", action="store_true", help="the rows and seeds of config.study.fast alone")
+    sub = command("sweep", "Train and evaluate all points of a sweep; the same command goes on.", config=True)
+    sub.add_argument("--only", default="", metavar="NAME[,NAME]", help="these points alone")
+    text = "print each point's name and, as JSON, the arguments of train and evaluate that make it"
+    sub.add_argument("--list", action="store_true", help=text)
+    text = "Say whether a run fits a TPU slice and how fast it can be at most, without the slice."
+    sub = bare("plan", text)
+    configured(sub)
+    sub.add_argument("--topology", required=True, help="the slice, as v5e:4x4 or v5p:2x2x1")
+    sub.add_argument(
+        "--mean-length",
+        type=float,
+        default=0.25,
+        metavar="SHARE",
+        help="mean length of attempts that end, as a share of their slot (0.25)",
+    )
+    form = sub.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print all numbers as JSON")
+    form.add_argument("--markdown", action="store_true", help="print a table of one row")
+    text = "Time a config's RL step here, with random parameters, beside the least time that its work takes."
+    sub = bare("benchmark", text)
+    configured(sub)
+    sub.add_argument("--repeats", type=int, default=5, help="calls that are timed of each phase (5)")
+    text = "numbers of attempts at which rollout and update are timed, too"
+    sub.add_argument("--attempts", type=_numbers, default=(), metavar="N[,N]", help=text)
+    text = "tokens of the instruction before each later attempt (16)"
+    sub.add_argument("--instruction", type=int, default=16, metavar="TOKENS", help=text)
+    sub.add_argument("--profile", default="", metavar="DIR", help="write a trace of one step there")
+    sub.add_argument("--json", action="store_true", help="print all numbers as JSON")
+    text = "Say which layers of the sandbox for model-written programs hold here, and attack it."
+    bare("sandbox-check", text)
+    return parser.parse_known_args(argv)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))

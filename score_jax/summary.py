@@ -1,0 +1,74 @@
+"""`summary`: what a run came to, in three numbers and two transcripts, and what to try next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import rich.table
+from rich.text import Text
+
+from score_jax.log import console, say
+from score_jax.run import read_run
+from score_jax.transcript import print_attempts
+
+_NUMBERS = (
+    ("acc_t1", "Acc@t1", "right at the first attempt"),
+    ("acc_t2", "Acc@t2", "right at the second"),
+    ("delta", "\N{GREEK CAPITAL LETTER DELTA}", "what the second gained"),
+)
+
+
+def summary(workdir: str | Path) -> None:
+    """Prints it, from results.json and attempts.jsonl as `evaluate` left them.
+
+    Raises:
+      FileNotFoundError: nothing was evaluated there.
+    """
+    run = read_run(Path(workdir))
+    if not run.attempts:
+        raise FileNotFoundError(f"{workdir}: nothing was evaluated there yet; run evaluate first")
+    last = list(run.attempts)[-1]
+    console.print(numbers(run.results, last))
+    for title, row in examples(run.attempts[last]):
+        say(f"\n{title}\n{row['prompt'].strip()}")
+        print_attempts(row["attempts"])
+    say("\nWhat to try next:")
+    for text, options in (
+        ("a problem of your own", f"solve --workdir={workdir}"),
+        ("curves, intervals and all transcripts", f"report --workdir={workdir}"),
+        ("the options of a command", "train --help"),
+    ):
+        say(f"  {text + ':':<39}python -m score_jax {options}")
+
+
+def numbers(results: Mapping[str, Mapping], last: str) -> rich.table.Table:
+    """The three numbers of the base and of `last`, in per cent with 95% intervals."""
+    shown = [name for name in dict.fromkeys(("base", last)) if name in results]
+    title = f"{results[shown[-1]]['n']} problems of the {results[shown[-1]]['split']} split, 95% intervals"
+    table = rich.table.Table("", *shown, "", title=title, box=None, padding=(0, 2))
+    for key, name, words in _NUMBERS:
+        cells = [Text(_cell(results[label], key)) for label in shown]
+        table.add_row(Text(name, style="bold"), *cells, words)
+    return table
+
+
+def examples(rows: Sequence[Mapping]) -> list[tuple[str, Mapping]]:
+    """Two of an evaluation's rows with a heading each: one that the last attempt corrected, if any, and one
+    that it did not."""
+    wrong = [row for row in rows if row["rewards"][0] < 1]
+    corrected = [row for row in wrong if row["rewards"][-1] == 1]
+    left = [row for row in wrong if row["rewards"][-1] < 1] or [row for row in rows if row not in wrong]
+    found = [("Corrected:", row) for row in corrected[:1]]
+    heading = "Still wrong:" if left and left[0]["rewards"][-1] < 1 else "Right from the start:"
+    return found + [(heading, row) for row in left[:1]]
+
+
+def _cell(result: Mapping, key: str) -> str:
+    if key not in result:
+        return "\N{EN DASH}"
+    text = f"{100 * result[key]:.1f}"
+    if interval := result.get("ci95", {}).get(key):
+        low, high = (100 * bound for bound in interval)
+        text += f" [{low:.1f}, {high:.1f}]"
+    return text
