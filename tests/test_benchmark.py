@@ -33,7 +33,7 @@ TINY = str(ROOT / "configs" / "benchmark.py")
 FIELDS = {
     "problems_per_step": 2, "samples_per_problem": 2, "tokenizer.vocab_size": 32, "model.layers": 1,
     "model.width": 16, "model.hidden_width": 16, "model.heads": 2, "model.head_width": 8, "slots.prompt": 4,
-    "slots.attempt": 3,
+    "slots.attempt": 3, "micro_batches": 1, "score_chunk": 16,
 }  # fmt: skip
 OPTIONS = [f"--config.{name}={value}" for name, value in FIELDS.items()]
 
