@@ -71,14 +71,19 @@ class Parser(argparse.ArgumentParser):
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The command and its options, and the --config.FIELD=VALUE overrides."""
-    parser = Parser(
+    return parser().parse_known_args(argv)
+
+
+def parser() -> Parser:
+    """Of all commands; shtab makes tab completion from it."""
+    every = Parser(
         prog="python -m score_jax",
         description="Training language models to correct themselves, as in SCoRe (Kumar et al. 2025).",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = every.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def configured(sub: argparse.ArgumentParser) -> None:
         text = "a config file; --config.FIELD=VALUE changes a field"
@@ -176,7 +181,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     sub.add_argument("--json", action="store_true", help="print all numbers as JSON")
     text = "Say which layers of the sandbox for model-written programs hold here, and attack it."
     bare("sandbox-check", text)
-    return parser.parse_known_args(argv)
+    return every
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -380,3 +380,16 @@ def test_accelerator_locks_only_add_to_the_common_one(accelerator, package):
 def test_protobuf_is_new_enough_for_sentencepiece():
     (version,) = lock_entries("requirements.txt")["protobuf"]
     assert Version(version) >= Version("7.36")
+
+
+def test_docs_writes_pages_where_the_caller_says(checkout):
+    checkout.add_module("pdoc/__main__.py", STUB_PACKAGE)
+    done = checkout.run("docs", "pages")
+    assert (done.returncode, done.stderr) == (0, "")
+    folder = checkout.elsewhere / "pages"
+    assert (
+        checkout.root / "steps"
+    ).read_text() == f"--docformat|google|--output-directory|{folder}|score_jax\n"
+    assert done.stdout.splitlines()[-1].endswith(f"{folder}/index.html")
+    refused = checkout.run("docs", "--wat")
+    assert refused.returncode == 2 and "unknown argument '--wat'" in refused.stderr

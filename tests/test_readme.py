@@ -1,6 +1,7 @@
 """What the README shows is true: its task runs as written, and what it names is there."""
 
 import importlib
+import itertools
 import re
 import shutil
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_imports import MODULES, imports_of
 from test_quickstart import options
 
 from score_jax.__main__ import main
@@ -15,6 +17,7 @@ from score_jax.task import load_task
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+PATHS = r"(?:launch|configs|tests|score_jax|notebooks)/[\w/]+\.(?:sh|py|ipynb|json)"
 
 
 @pytest.fixture
@@ -63,17 +66,58 @@ def test_the_index_names_what_exists():
             found = getattr(found, part)
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\./(launch/\w+\.sh)|(configs/\w+\.py)", README))))
-def test_the_files_it_names_exist(path):
-    assert (ROOT / (path[0] or path[1])).exists()
+def test_it_is_short():
+    assert len(README.splitlines()) <= 250
 
 
-def test_its_study_is_the_one_that_is_kept(tmp_path):
-    """The table, and the drawings beside it, are what `report` makes of notebooks/study.json."""
+PAGES = sorted(
+    path for path in ROOT.rglob("*.md") if not {".venv", ".uv", "runs"} & {*path.relative_to(ROOT).parts}
+)
+NAMED = {
+    (path, link)
+    for path in PAGES
+    for link in re.findall(r"\]\((?!http|#)([^)#]+)|src=\"([^\"]+)", path.read_text())
+}
+
+
+@pytest.mark.parametrize(
+    ("page", "link"), [(page, link or image) for page, (link, image) in sorted(NAMED)], ids=str
+)
+def test_what_its_pages_link_to_is_there(page, link):
+    assert (page.parent / link).exists()
+
+
+@pytest.mark.parametrize(
+    "name", sorted({name for page in PAGES for name in re.findall(PATHS, page.read_text())})
+)
+def test_the_files_that_are_named_exist(name):
+    assert (ROOT / name).exists()
+
+
+def test_the_picture_shows_the_imports_that_there_are():
+    (picture,) = re.findall(r"```mermaid\n(.*?)```", README, flags=re.DOTALL)
+    arrows = set()
+    for line in picture.splitlines()[1:]:
+        groups = [group.split("&") for group in line.split("-->")]
+        for left, right in itertools.pairwise(groups):
+            arrows |= {(a.strip(), b.strip()) for a in left for b in right}
+    assert len(arrows) > 20
+    for importer, imported in sorted(arrows):
+        path = MODULES[f"score_jax.{importer}"]
+        assert f"score_jax.{imported}" in imports_of(path), f"{importer} does not import {imported}"
+
+
+def test_the_study_is_the_one_that_is_kept(tmp_path):
+    """The tables, and the drawings beside them, are what `report` makes of notebooks/study.json."""
     shutil.copy(ROOT / "notebooks" / "study.json", tmp_path)
     assert main(["report", f"--workdir={tmp_path}"]) == 0
-    assert (tmp_path / "table.md").read_text().strip() in README
-    names = re.findall(r"\.github/study/([\w-]+\.svg)", README)
+    table, page = (tmp_path / "table.md").read_text().strip(), (ROOT / "notebooks" / "README.md").read_text()
+    assert table in page
+    results = README.split("## Results")[1].split("## ")[0]
+    rows = [line for line in results.splitlines() if line.startswith("|")]
+    assert len(rows) > 8 and rows[:2] == table.splitlines()[:2]
+    assert [row for row in table.splitlines() if row in rows] == rows
+    names = {*re.findall(r"\.github/study/([\w-]+\.svg)", README + page)}
     assert len(names) == 4
     for name in names:
         drawn = (tmp_path / "figures" / name).read_text()
