@@ -112,8 +112,9 @@ def options(folder, config_path, **changes) -> list[str]:
     fields = {
         "task": "tiny:EvenRiddles", "model.checkpoint": folder / "old", "slots.prompt": 90,
         "model.tokenizer": folder / "gemma3.model", "slots.attempt": 6, "train_problems": 8,
-        "problems_per_step": 8, "samples_per_problem": 2, "stage1.steps": 2, "stage2.steps": 2,
-        "checkpoint_every": 2, "evaluate.problems": 8, "evaluate.batch": 8, "log.every": 1,
+        "problems_per_step": 8, "samples_per_problem": 2, "micro_batches": 1,
+        "stage1.steps": 2, "stage2.steps": 2, "checkpoint_every": 2,
+        "evaluate.problems": 8, "evaluate.batch": 8, "log.every": 1,
     } | {name.replace("__", "."): value for name, value in changes.items()}  # fmt: skip
     return [f"--config={config_path}", *(f"--config.{name}={value}" for name, value in fields.items())]
 

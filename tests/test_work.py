@@ -187,7 +187,8 @@ def shapes_for_arrays(monkeypatch):
 )
 def test_no_program_does_with_less(shapes_for_arrays, rank, estimator, most):
     fields = {
-        "problems_per_step": 4, "tokenizer.vocab_size": 64, "model.layers": 2, "model.width": 32,
+        "problems_per_step": 4, "micro_batches": 1, "score_chunk": 16,
+        "tokenizer.vocab_size": 64, "model.layers": 2, "model.width": 32,
         "model.heads": 2, "model.head_width": 16, "model.hidden_width": 64, "model.sliding_window": 9,
         "lora_rank": rank, "kl_estimator": estimator,
     }  # fmt: skip
