@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import json
 import os
@@ -58,7 +59,15 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
         write = write_study_page if holds_study(args.workdir) else write_report
         write = write_sweep_page if holds_sweep(args.workdir) else write
-        print(f"Report: {write(args.workdir)}")
+        if args.watch < 0:
+            raise ValueError(f"--watch={args.watch}: seconds are not negative")
+        print(f"Report: {write(args.workdir, refresh=args.watch)}", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            while args.watch:
+                time.sleep(args.watch)
+                write(args.workdir, refresh=args.watch)
+        if args.watch:
+            write(args.workdir)  # which stays as it is
         return 0
     if args.command == "compare":
         _refuse(rest)

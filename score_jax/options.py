@@ -28,6 +28,7 @@ EXAMPLES = {
     "report": """
   python -m score_jax report --workdir=runs/quickstart
   python -m score_jax report --workdir=runs/study      # or a sweep's folder
+  python -m score_jax report --workdir=runs/quickstart --watch   # while it trains
 """,
     "summary": """
   python -m score_jax summary --workdir=runs/quickstart
@@ -142,11 +143,10 @@ def parser() -> Parser:
     sub = command("export", "Write a checkpoint that the gemma package reads.", config=False)
     sub.add_argument("--checkpoint", default="best", help="base | latest | best (default) | a step")
     sub.add_argument("--output", required=True, help="the new folder")
-    command(
-        "report",
-        "Write report.html from what lies in the work directory, or in a study's or a sweep's folder.",
-        config=False,
-    )
+    text = "Write report.html from what lies in the work directory, or in a study's or a sweep's folder."
+    sub = command("report", text, config=False)
+    text = "write it again every SECONDS (30) until Ctrl-C, and have an open page follow"
+    sub.add_argument("--watch", nargs="?", type=int, const=30, default=0, metavar="SECONDS", help=text)
     command("summary", "Print what a run came to: three numbers and two transcripts.", config=False)
     command("compare", "Compare the methods in WORKDIR/METHOD/SEED (launch/seeds.sh).", config=False)
     sub = command("study", "Train and measure all methods of a study; the same command goes on.", config=True)

@@ -46,14 +46,20 @@ MORE_CURVES = (
 )
 
 
-def write_report(workdir: str | Path, *, transcript_bytes: int = TRANSCRIPT_BYTES) -> Path:
+def write_report(workdir: str | Path, *, transcript_bytes: int = TRANSCRIPT_BYTES, refresh: int = 0) -> Path:
     """Writes workdir/report.html from whichever of the run's files exist; returns its path.
 
     Reads results.json, attempts.jsonl, metrics.jsonl, config.json, base/metrics.jsonl.
+
+    Args:
+      workdir: of the run, which may still be going on.
+      transcript_bytes: of JSON that the page may hold; how many transcripts are left out is said there.
+      refresh: seconds after which an open page loads itself anew; 0: it does not.
     """
     run = read_run(Path(workdir))
     shown, total, transcripts = transcripts_of(run.attempts, transcript_bytes)
     page = template("report.html.j2").render(
+        refresh=refresh,
         run=run,
         title=str(run.workdir.resolve().name),
         final=next(reversed(run.results), ""),

@@ -102,10 +102,11 @@ class Section:
     drawn: Mapping[str, Chart] | None = None
 
 
-def write_study_page(folder: str | Path) -> Path:
+def write_study_page(folder: str | Path, *, refresh: int = 0) -> Path:
     """Writes report.html, figures/*.svg and table.md from folder/study.json; returns the page's path.
 
-    The files in figures/ are the page's drawings, in light colours on a background.
+    The files in figures/ are the page's drawings, in light colours on a background. An open page loads itself
+    anew after `refresh` seconds, if there are any.
 
     Raises:
       FileNotFoundError: there is no study.json.
@@ -114,6 +115,7 @@ def write_study_page(folder: str | Path) -> Path:
     folder, study = Path(folder), read_study(folder)
     figures = [_figure(study, *figure) for figure in FIGURES]
     page = template("study.html.j2").render(
+        refresh=refresh,
         missing=study.get("missing", []),
         title=folder.resolve().name,
         facts=_facts(study),

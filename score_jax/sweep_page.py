@@ -18,8 +18,10 @@ COLUMNS = {"delta": DELTA, "i_to_c": f"i{charts.ARROW}c", "c_to_i": f"c{charts.A
 BEHIND = "best minus this"
 
 
-def write_sweep_page(folder: str | Path) -> Path:
+def write_sweep_page(folder: str | Path, *, refresh: int = 0) -> Path:
     """Writes report.html, figures/*.svg and table.md from folder/sweep.json; returns the page's path.
+
+    An open page loads itself anew after `refresh` seconds, if there are any.
 
     Raises:
       FileNotFoundError: there is no sweep.json.
@@ -28,6 +30,7 @@ def write_sweep_page(folder: str | Path) -> Path:
     folder, found = Path(folder), read_sweep(folder)
     drawn = sweep_charts(found)
     page = template("sweep.html.j2").render(
+        refresh=refresh,
         title=folder.resolve().name,
         facts=_facts(found),
         found=found,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from score_jax import charts, metrics, report
+from score_jax.__main__ import main
 from score_jax.run import read_run
 
 DASH = "\N{EN DASH}"
@@ -310,3 +311,28 @@ def test_stages_of_a_config_go_by_their_names(tmp_path):
     config = {"stages": [{"name": "one", "alpha": 0}, {"name": "two", "alpha": 10}], "a": [{}, {}]}
     run = read_run(write(tmp_path, steps=[{"step": 1}], config=config))
     assert run.config["stages.two.alpha"] == "10"
+
+
+def test_a_watched_page_follows_and_at_last_stays(tmp_path, monkeypatch, capsys):
+    workdir = full_run(tmp_path / "run", 2)
+    path, seen = workdir / "report.html", []
+
+    def sleep(seconds):
+        seen.append((seconds, path.read_text(encoding="utf-8")))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        (workdir / "attempts.jsonl").unlink()
+
+    monkeypatch.setattr("score_jax.__main__.time.sleep", sleep)
+    assert main(["report", f"--workdir={workdir}", "--watch=7"]) == 0
+    assert [seconds for seconds, _ in seen] == [7, 7]
+    refresh = '<meta http-equiv="refresh" content="7">'
+    assert all(refresh in source for _, source in seen)
+    assert ["Transcripts</h2>" in source for _, source in seen] == [True, False]
+    assert refresh not in path.read_text(encoding="utf-8")
+    assert capsys.readouterr().out.count("Report:") == 1
+
+
+def test_a_negative_watch_is_refused(tmp_path, capsys):
+    assert main(["report", f"--workdir={full_run(tmp_path / 'run', 2)}", "--watch=-1"]) == 2
+    assert "--watch=-1: seconds are not negative" in capsys.readouterr().err
