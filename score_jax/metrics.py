@@ -209,6 +209,9 @@ def edit_distance_ratio(first: str, second: str) -> float:
     """Characters to insert, delete or replace / (len first + len second): Fig. 3's measure.
 
     0 for equal texts (two empty ones too); texts of one length reach 1/2 at most.
+
+    >>> edit_distance_ratio("it is 9", "it is 8")  # one of 14
+    0.07142857142857142
     """
     total = len(first) + len(second)
     return Levenshtein.distance(first, second) / total if total else 0.0
@@ -218,6 +221,9 @@ def majority_vote(answers: Sequence[str | None]) -> str | None:
     """The most frequent answer of the parallel samples (Fig. 1, right: self-consistency).
 
     Ties go to the answer that came first. None (unreadable) wins only if there is nothing else.
+
+    >>> majority_vote(["9", None, "10", None, "10"])
+    '10'
     """
     if not len(answers):
         raise ValueError("answers: got 0 answers; give at least one sample to vote over")

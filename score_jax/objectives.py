@@ -54,6 +54,10 @@ def multi_turn(attempts: int, *, beta_1: float, beta_2: float = 0.0, discount: f
 def stage_one(attempts: int, *, beta_1: float, beta_2: float, discount: float = 0.0) -> Objective:
     """Eq. 3: reward on the last attempt alone, a strong KL that holds the earlier ones at the reference.
 
+    >>> eq_3 = stage_one(2, beta_1=0.25, beta_2=0.5)
+    >>> eq_3.reward_weight.tolist(), eq_3.kl_coef.tolist()
+    ([0.0, 1.0], [0.75, 0.25])
+
     Three attempts: I(a) is this with two, I(b) this with three and the I(a) model as reference (App. A.1).
     """
     last = np.eye(attempts)[-1]
@@ -102,6 +106,12 @@ def blend(begin: Objective, end: Objective, share: float) -> Objective:
 class RewardShaping:
     """Section 5.2: r̂_i is replaced by w_i r̂_i + α_i (r̂_i − r̂_{i−1}).
 
+    A correction, a spoiled answer and one that was kept, at α = 10:
+
+    >>> shaped = RewardShaping(reward_weight=jnp.array([1.0, 1.0]), bonus=jnp.array([0.0, 10.0]))
+    >>> shaped(jnp.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])).tolist()
+    [[0.0, 11.0], [1.0, -10.0], [1.0, 1.0]]
+
     Attributes:
       reward_weight: w.
       bonus: α.
@@ -117,7 +127,11 @@ class RewardShaping:
 
 
 def returns(rewards: Float[Array, "E N"], discount: float | Float[Array, ""]) -> Float[Array, "E N"]:
-    """Σ_{j ≥ i} γ^{j−i} r_j: what attempt i is credited with (App. A.4). γ = 0 gives the rewards back."""
+    """Σ_{j ≥ i} γ^{j−i} r_j: what attempt i is credited with (App. A.4). γ = 0 gives the rewards back.
+
+    >>> returns(jnp.array([[1.0, 4.0]]), 0.5).tolist()
+    [[3.0, 4.0]]
+    """
     attempts = jnp.arange(rewards.shape[1])
     ahead = attempts[None, :] - attempts[:, None]
     weight = jnp.where(ahead >= 0, jnp.where(ahead == 0, 1.0, discount ** jnp.maximum(ahead, 1)), 0.0)
@@ -128,6 +142,9 @@ def leave_one_out(values: Float[Array, "E N"], samples: int) -> Float[Array, "E 
     """RLOO advantages (Ahmadian et al. 2024): each value less the mean of its problem's other samples.
 
     Nothing is normalised or clamped.
+
+    >>> leave_one_out(jnp.array([[1.0], [0.0], [0.0], [0.0]]), samples=4)[:, 0].round(3).tolist()
+    [1.0, -0.333, -0.333, -0.333]
 
     Args:
       values: rows of the same problem stand together, `samples` at a time.
