@@ -143,8 +143,8 @@ def leave_one_out(values: Float[Array, "E N"], samples: int) -> Float[Array, "E 
 
     Nothing is normalised or clamped.
 
-    >>> leave_one_out(jnp.array([[1.0], [0.0], [0.0], [0.0]]), samples=4)[:, 0].round(3).tolist()
-    [1.0, -0.333, -0.333, -0.333]
+    >>> leave_one_out(jnp.array([[1.0], [0.0], [0.0], [0.0], [0.0]]), samples=5)[:, 0].tolist()
+    [1.0, -0.25, -0.25, -0.25, -0.25]
 
     Args:
       values: rows of the same problem stand together, `samples` at a time.
