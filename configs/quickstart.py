@@ -112,6 +112,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.log = ml_collections.ConfigDict()
     config.log.every = 10  # updates between two lines of progress
     config.log.transcript_every = 50  # updates between two printed episodes
+    config.log.wandb = ""  # a Weights & Biases project that gets the numbers, too; needs the wandb package
     return config
 
 

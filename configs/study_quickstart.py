@@ -18,17 +18,18 @@ def get_config() -> ml_collections.ConfigDict:
     config = quickstart.get_config()
     config.slots.critique = 8  # of Self-Refine, and where critiques are trained
     config.pretrain.correct.critiques = 0.25
+    config.problems_per_step = 32
     config.methods = methods(  # what the runs of each have in place of the fields above
-        updates=120,
-        stage_one=40,
+        updates=220,
+        stage_one=60,
         alpha=5.0,
         beta_1=0.02,
-        beta_2=0.53,
-        beta_2_later=0.53,
+        beta_2=0.5,
+        beta_2_later=0.28,
         scale_kl=True,
         imitation_rate=1e-5,
-        learning_rate=3e-4,
-        hold=0.5,
+        learning_rate=1.5e-4,
+        hold=0.3,
     )
     # Imitation at RL's rate ruins attempt 1. On the validation split, seed 0 (its base 83.1 / 83.1), gave
     #             1.5e-4       3e-5         1e-5

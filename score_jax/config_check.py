@@ -10,6 +10,7 @@ import ml_collections
 
 from score_jax.config_fields import check_fields, missing
 from score_jax.kl import ESTIMATORS
+from score_jax.tracker import check_tracker
 
 OBJECTIVES = ("stage_one", "stage_two", "multi_turn")
 UNIFIED = "unified"  # the objective of a stage that goes from one section's numbers to another's
@@ -143,6 +144,7 @@ def _check_run(fields: Fields) -> None:
     several = fields.value("samples_per_problem") > 1
     fields.require("samples_per_problem", several, "RLOO needs at least 2 samples per problem")
     fields.require("temperature", fields.value("temperature") > 0, "must be greater than 0 to explore")
+    check_tracker(fields.value("log.wandb"))
     fields.among("kl_estimator", ESTIMATORS)
     fields.among("model.dtype", DTYPES)
     fields.among("train_dtype", DTYPES)

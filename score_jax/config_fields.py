@@ -27,7 +27,7 @@ _RUN = {
     YES_NO: ("remat", "decisive_only", "evaluate.critique"),
     TEXT: (
         *("task", "data_dir", "base_dir", "kl_estimator", "train_dtype", "model.name", "model.dtype"),
-        *("evaluate.task", "evaluate.split"),
+        *("evaluate.task", "evaluate.split", "log.wandb"),
     ),
     NAMES: ("stages",),
 }

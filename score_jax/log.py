@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, SupportsFloat
 
+import ml_collections
 import numpy as np
 import rich.console
 import rich.progress
@@ -15,6 +16,7 @@ from etils import epath
 from score_jax import alarms
 from score_jax.board import Board
 from score_jax.records import append_jsonl, read_jsonl, write_jsonl
+from score_jax.tracker import Tracker
 
 console = rich.console.Console(highlight=False, soft_wrap=True)
 
@@ -25,20 +27,18 @@ def say(text: str) -> None:
 
 
 class Metrics:
-    """The rows of a training run, in metrics.jsonl and for TensorBoard."""
+    """The rows of a training run, in metrics.jsonl, for TensorBoard and, where asked for, for W&B."""
 
-    def __init__(self, workdir: epath.Path, step: int, limits: Mapping[str, int | float]):
-        """Opens the log at `step`: rows of later steps, which a resumed run writes anew, are dropped.
-
-        `limits` are those of config.alarms.
-        """
-        self._path, self._limits = workdir / "metrics.jsonl", limits
+    def __init__(self, workdir: epath.Path, step: int, config: ml_collections.ConfigDict):
+        """Opens the log at `step`: rows of later steps, which a resumed run writes anew, are dropped."""
+        self._path, self._limits = workdir / "metrics.jsonl", config.alarms.to_dict()
         rows = [row for row in read_jsonl(self._path) if row["step"] <= step]
         write_jsonl(self._path, rows)
-        self._rows = alarms.remembered(rows, limits) if rows else []
+        self._rows = alarms.remembered(rows, self._limits) if rows else []
         if (found := rows[-1]["step"] if rows else 0) != step:
             say(f"WARNING: {self._path} ends with update {found}; the run goes on after update {step}.")
         self._board = Board(workdir / "tensorboard", step + 1)
+        self._tracker = Tracker(config.log.wandb, workdir, config.to_dict())
 
     @property
     def last(self) -> dict[str, Any] | None:
@@ -65,6 +65,7 @@ class Metrics:
         for key, value in row.items():
             if isinstance(value, int | float) and key != "step":
                 self._board.add(key, value, row["step"])
+        self._tracker.write(row)
 
     def flush(self) -> None:
         """Brings TensorBoard up to date; metrics.jsonl always is."""
@@ -75,6 +76,7 @@ class Metrics:
 
     def __exit__(self, *_: object) -> None:
         self._board.close()
+        self._tracker.close()
 
 
 def _is_sound(value: Any) -> bool:

@@ -51,7 +51,7 @@ def rl_stage(
     done = int(state.step) - begin
     window = checkpoints.window(int(state.step)) if done else []
     with (
-        Metrics(workdir, int(state.step), config.alarms.to_dict()) as metrics,
+        Metrics(workdir, int(state.step), config) as metrics,
         Progress(stage.name, stage.steps, every=config.log.every, done=done) as progress,
     ):
         for step in range(done, stage.steps):

@@ -344,7 +344,7 @@ def sft_stage(
     size, devices = config.problems_per_step * config.samples_per_problem, mesh_of(config)
     done = int(state.step) - begin
     with (
-        Metrics(workdir, int(state.step), config.alarms.to_dict()) as metrics,
+        Metrics(workdir, int(state.step), config) as metrics,
         Progress(f"{stage.name} updates", stage.steps, every=config.log.every, done=done) as progress,
     ):
         for step in range(done, stage.steps):

@@ -2,6 +2,7 @@
 
 import json
 
+import ml_collections
 import pytest
 from etils import epath
 from hypothesis import given
@@ -21,6 +22,7 @@ LIMITS = {
     "unparsed_max": 0.4,
     "changed_min": 0.05,
 }
+CONFIG = ml_collections.ConfigDict({"alarms": LIMITS, "log": {"wandb": ""}})
 FINE = {
     "stage": "one",
     "skipped": 0,
@@ -96,7 +98,7 @@ def test_what_is_remembered_raises_the_alarms_that_all_rows_raise(changes):
 
 def test_an_alarm_is_said_once_and_once_over(tmp_path, capsys):
     high = {"kl_t2": 9.0, "loss": float("nan")}
-    with Metrics(epath.Path(tmp_path), 0, LIMITS) as metrics:
+    with Metrics(epath.Path(tmp_path), 0, CONFIG) as metrics:
         for row in rows({}, {}, high, high, high, {}, {}):
             metrics.write(row)
     said = [line for line in capsys.readouterr().out.splitlines() if "larm" in line.lower()]
@@ -115,11 +117,11 @@ def test_an_alarm_is_said_once_and_once_over(tmp_path, capsys):
 
 def test_a_resumed_run_does_not_raise_its_alarms_again(tmp_path, capsys):
     high = rows(*[{"kl_t2": 9.0}] * 6)
-    with Metrics(epath.Path(tmp_path), 0, LIMITS) as metrics:
+    with Metrics(epath.Path(tmp_path), 0, CONFIG) as metrics:
         for row in high[:4]:
             metrics.write(row)
     straight = (tmp_path / "metrics.jsonl").read_text()
-    with Metrics(epath.Path(tmp_path), 3, LIMITS) as metrics:
+    with Metrics(epath.Path(tmp_path), 3, CONFIG) as metrics:
         assert metrics.last["step"] == 3
         metrics.write(high[3])
     assert capsys.readouterr().out.count("ALARM") == 1
