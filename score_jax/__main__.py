@@ -81,6 +81,12 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
         summary(args.workdir)
         return 0
+    if args.command == "dataset":
+        _refuse(rest)
+        from score_jax.dataset import dataset
+
+        print(f"Dataset: {dataset(args.workdir, args.output)}")
+        return 0
     _quiet_backends()
     if args.command == "plan":
         return plan(args, rest)

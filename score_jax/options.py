@@ -30,6 +30,10 @@ EXAMPLES = {
   python -m score_jax report --workdir=runs/study      # or a sweep's folder
   python -m score_jax report --workdir=runs/quickstart --watch   # while it trains
 """,
+    "dataset": """
+  python -m score_jax dataset --workdir=runs/quickstart --output=attempts
+  # then, in Python: datasets.load_dataset("attempts", "stage_two", split="test")
+""",
     "summary": """
   python -m score_jax summary --workdir=runs/quickstart
 """,
@@ -147,6 +151,9 @@ def parser() -> Parser:
     sub = command("report", text, config=False)
     text = "write it again every SECONDS (30) until Ctrl-C, and have an open page follow"
     sub.add_argument("--watch", nargs="?", type=int, const=30, default=0, metavar="SECONDS", help=text)
+    text = "Write attempts and results as a folder that Hugging Face's datasets reads, with a card."
+    sub = command("dataset", text, config=False)
+    sub.add_argument("--output", required=True, help="the new folder")
     command("summary", "Print what a run came to: three numbers and two transcripts.", config=False)
     command("compare", "Compare the methods in WORKDIR/METHOD/SEED (launch/seeds.sh).", config=False)
     sub = command("study", "Train and measure all methods of a study; the same command goes on.", config=True)

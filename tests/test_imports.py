@@ -26,7 +26,7 @@ attempts  instructions
 objectives  kl  losses
 metrics  paper_tables  alarms  config_fields
 charts  run  estimates  study_file
-report  figures  sweep_file
+report  figures  sweep_file  dataset
 study_charts  study_tables  sweep_charts
 study_page  sweep_page
 log  config_check  hosts
