@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import errno
 import json
+import logging
 import os
 import sys
 import time
@@ -28,6 +29,8 @@ def main(argv: list[str]) -> int:
         code = code_of(error)
         if code == FAILED or os.environ.get("SCORE_JAX_TRACEBACK"):
             raise
+        if code == UNWRITABLE:  # of which orbax's writers would tell, too, file by file, as the process ends
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         print(f"score_jax {args.command}: {' '.join((str(error) or repr(error)).split())}", file=sys.stderr)
         return code
 
