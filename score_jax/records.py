@@ -158,7 +158,7 @@ class Draft:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         write_jsonl(path, [stamp, *self.rows])
 
-    def extend(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def extend(self, rows: Sequence[dict[str, Any]]) -> None:
         """Adds rows."""
         append_text(self._path, "".join(json.dumps(row) + "\n" for row in rows))
         self.rows += rows
