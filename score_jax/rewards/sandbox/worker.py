@@ -83,7 +83,7 @@ class Worker:
             said = self._stderr.read().decode(errors="replace").strip()
             self.kill()
             raise job_lib.SandboxError(
-                f"a sandbox worker did not start: {error or repr(error)} {said[-400:]!r}; "
+                f"a sandbox worker did not start: {str(error) or repr(error)} {said[-400:]!r}; "
                 f"see what this says: env -i {sys.executable} -I -S -c 'import ctypes, socket'"
             ) from error
         self.faults = json.loads(self._text)
