@@ -73,10 +73,10 @@ def _comparisons(program: Program, name: str) -> Iterator[tuple[str, str, str]]:
             yield left, right, name
         elif instruction.opcode == "fusion":
             inner = instruction.called("calls")
-            outside = lambda operand: _outside(program, operand, inner, instruction)  # noqa: B023
             for left, right, where in _comparisons(program, inner):
                 if where == inner:
-                    yield outside(left), outside(right), name
+                    left = _outside(program, left, inner, instruction)
+                    yield left, _outside(program, right, inner, instruction), name
 
 
 def _outside(program: Program, operand: str, inner: str, fusion: Instruction) -> str:
