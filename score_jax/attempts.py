@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 
 def per_attempt(
-    values: Float[Array, "E L"], attempt: Int[Array, "E L"], attempts: int
+    values: Float[Array, "E L"], attempt: Int[Array | np.ndarray, "E L"], attempts: int
 ) -> Float[Array, "E N"]:
     """Sums of `values` over the tokens of attempt 1, 2, ..., N.
 

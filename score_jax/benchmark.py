@@ -171,7 +171,7 @@ def timings_of(
     """Times the phases that are named; `first` has the seconds of first calls that were made before."""
     params = load.params()
     episodes = load.rollout(params)
-    calls = {
+    calls: dict[str, Callable[[], Any]] = {
         "rollout": functools.partial(load.rollout, params),
         "scoring": functools.partial(load.score, episodes),
         "update": functools.partial(load.update, load.experience_of(episodes)),

@@ -11,15 +11,17 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.typing import RcKeyType
 
 CURVE, SMALL = (5.0, 2.5), (4.2, 2.3)  # inches of 72 units: two beside each other, or three
 BAND = 0.14  # opacity of an interval
@@ -41,7 +43,7 @@ LIGHT = {
     "--sans": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif",
 }  # fmt: skip
 
-STYLE = {
+STYLE: dict[RcKeyType, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": RULE,
     "axes.grid": True,
@@ -140,10 +142,10 @@ def curve(
             if window > 1:
                 axes.plot(steps, values, color=line.colour, linewidth=0.6, alpha=0.35)
             mean, edges = smooth(values), [smooth(column(key)) for key in line.band or ()]
-            style = {"color": line.colour, "linewidth": 1.6, "linestyle": "--" if line.dashed else "-"}
+            dashes = "--" if line.dashed else "-"
             for a, b in spans:
                 marker = "o" if np.isfinite(mean[a:b]).sum() == 1 else ""
-                axes.plot(steps[a:b], mean[a:b], marker=marker, ms=3, **style)
+                axes.plot(steps[a:b], mean[a:b], color=line.colour, lw=1.6, ls=dashes, marker=marker, ms=3)
                 if edges:
                     low, high = (edge[a:b] for edge in edges)
                     axes.fill_between(steps[a:b], low, high, color=line.colour, alpha=BAND, linewidth=0)
@@ -154,7 +156,7 @@ def curve(
             axes.set_ylim(*shares)
         _mark_stages(axes, steps, stages, spans)
         if len(lines) > 1:
-            label_ends(axes, ends)
+            label_ends(figure, axes, ends)
         axes.set_xlabel("step", loc="right")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=ROUND) if shares else MaxNLocator(5))
@@ -256,8 +258,8 @@ def standalone(chart: Chart, subtitle: str) -> str:
     root = ElementTree.fromstring(chart.svg)
     left, top, width, height = (float(number) for number in root.attrib["viewBox"].split())
     left, top, width, height = left - 10, top - 42, width + 20, height + 50
-    for key, value in (("viewBox", (left, top, width, height)), ("width", [width]), ("height", [height])):
-        root.set(key, " ".join(f"{number:g}" for number in value))
+    for key, numbers in (("viewBox", (left, top, width, height)), ("width", (width,)), ("height", (height,))):
+        root.set(key, " ".join(f"{number:g}" for number in numbers))
     root.set("xmlns", "http://www.w3.org/2000/svg")
     place = {"x": f"{left:g}", "y": f"{top:g}", "width": f"{width:g}", "height": f"{height:g}"}
     root.insert(0, ElementTree.Element("rect", place | {"style": "fill: var(--paper)"}))
@@ -280,7 +282,7 @@ def new_axes(size: tuple[float, float], right: float = 0.05) -> tuple[Figure, Ax
     return figure, figure.add_axes((0.12, 0.19, 0.88 - right, 0.71))
 
 
-def _number(value) -> float:
+def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
@@ -289,7 +291,9 @@ def _spoken(line: Line) -> str:
     return f"attempt {label}" if label.isdigit() else label or "the curve"
 
 
-def _mark_stages(axes: Axes, steps, stages: Sequence[str], spans) -> None:
+def _mark_stages(
+    axes: Axes, steps: Int[np.ndarray, "s"], stages: Sequence[str], spans: Sequence[tuple[int, int]]
+) -> None:
     """A dashed line where a stage begins, and its name above wherever it finds room."""
     axes.margins(x=0.02)
     low, high = axes.get_xlim()
@@ -316,11 +320,11 @@ def _plain_numbers(axes: Axes) -> None:
         axes.yaxis.set_major_formatter(lambda y, _: f"{y:.2g}".replace("-", "\N{MINUS SIGN}"))
 
 
-def label_ends(axes: Axes, ends: Sequence[tuple[Line, float]]) -> None:
+def label_ends(figure: Figure, axes: Axes, ends: Sequence[tuple[Line, float]]) -> None:
     """Each curve's label at its end; where two would touch the upper moves up, and all down from the top."""
     low, high = axes.get_ylim()
     ends = sorted(ends, key=lambda end: end[1])
-    height = axes.get_figure().get_figheight() * axes.get_position().height
+    height = figure.get_figheight() * axes.get_position().height
     tall = [LINE / height * (1 + line.label.count("\n")) for line, _ in ends]
     bottoms: list[float] = []
     for (_, value), size in zip(ends, tall, strict=True):
@@ -330,8 +334,8 @@ def label_ends(axes: Axes, ends: Sequence[tuple[Line, float]]) -> None:
     for i in reversed(range(len(bottoms))):
         bottoms[i] = above = min(bottoms[i], above - tall[i])
     for (line, _), bottom, size in zip(ends, bottoms, tall, strict=True):
-        place = {"x": 1.01, "y": bottom + size / 2, "transform": axes.transAxes}
-        axes.text(s=line.label, color=line.colour, va="center", **place)
+        place = axes.transAxes
+        axes.text(1.01, bottom + size / 2, line.label, color=line.colour, va="center", transform=place)
 
 
 def name_levels(axes: Axes, by_level: Iterable[str]) -> None:

@@ -114,6 +114,8 @@ class Checkpoints:
 
     def _seal(self) -> None:
         """Writes the manifest of what has just been saved; of several hosts the first one is asked to."""
+        if self._saving is None:
+            raise RuntimeError(f"{self.directory}: a checkpoint was written that was not to be saved")
         step, about = self._saving
         folder = self.directory / str(step)
         if not folder.exists():  # orbax is yet to give it its name

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from score_jax.estimates import claim, difference
+from score_jax.estimates import Side, claim, difference
 from score_jax.metrics import per_problem
 from score_jax.study_cells import Cells, rewards
 from score_jax.study_file import SCORE
@@ -29,13 +29,13 @@ def claims_of(cells: Cells, rows: Sequence[str], votes: Mapping[str, Any]) -> li
         seeds = cells.seeds(row, *(other.partition(".")[0] for other in others))
         return [per_problem(rewards(cells.attempts(name, seed)))[statistic] for seed in seeds]
 
-    def alone(text: str, row: str, statistic: str, side: str, bound: float = 0.0) -> None:
+    def alone(text: str, row: str, statistic: str, side: Side, bound: float = 0.0) -> None:
         if row in rows:
             runs = values(row, statistic)
             nothing = [np.zeros_like(run) for run in runs]
             found.append(claim(text, difference(runs, nothing), side, bound))
 
-    def against(text: str, a: str, b: str, statistic: str, side: str = "above", bound: float = 0.0) -> None:
+    def against(text: str, a: str, b: str, statistic: str, side: Side = "above", bound: float = 0.0) -> None:
         if {a.partition(".")[0], b.partition(".")[0]} <= {*rows}:
             gap = difference(values(a, statistic, b), values(b, statistic, a))
             found.append(claim(text, gap, side, bound))

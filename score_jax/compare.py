@@ -41,8 +41,12 @@ def compare(folder: str | Path, method: str = "score") -> dict:
         for name, rewards in runs.items()
         if name != method
     }
-    found = {"seeds": {name: len(rewards) for name, rewards in runs.items()}}
-    found |= {"problems": len(runs[method][0]), "table": table, "acc_t2_gain": gain}
+    found = {
+        "seeds": {name: len(rewards) for name, rewards in runs.items()},
+        "problems": len(runs[method][0]),
+        "table": table,
+        "acc_t2_gain": gain,
+    }
     write_json(Path(folder) / "comparison.json", found)
     return found
 

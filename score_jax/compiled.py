@@ -85,8 +85,10 @@ def compile_and_count(lowered: jax.stages.Lowered, phase_of: Callable[[str], str
             raise
         size = float(needed[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[needed[2]]
         return {"temporary": size, "regions": []}
-    memory = compiled.memory_analysis()
-    found = regions(compiled.as_text(), phase_of)
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    if memory is None or text is None:
+        raise ValueError("this platform's compiler tells nothing of its programs: plan for another one")
+    found = regions(text, phase_of)
     return {
         "temporary": memory.temp_size_in_bytes
         + memory.generated_code_size_in_bytes

@@ -64,7 +64,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
 
 def flatten(config: Mapping[str, Any] | ml_collections.ConfigDict, prefix: str = "") -> dict[str, Any]:
     """{'stage2.alpha': 10.0, ...}: leaves by their dotted names."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping | ml_collections.ConfigDict):
             flat |= flatten(value, f"{prefix}{key}.")

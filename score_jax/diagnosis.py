@@ -19,7 +19,7 @@ import numpy as np
 import optax
 from etils import epath
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float, Int, Shaped
 
 from score_jax import hosts, policy
 from score_jax import model as models
@@ -137,7 +137,8 @@ def not_finite(batch: Batch) -> dict[str, list[int]]:
 
     The loss and gradient norm of a row are those of its problem, whose samples are each other's baseline.
     """
-    attempt, found = batch["attempt"], {}
+    attempt = batch["attempt"]
+    found: dict[str, Int[np.ndarray, "_"]] = {}
     for name, values in batch.items():
         bad = ~np.isfinite(values)
         if name == "rewards":

@@ -68,7 +68,8 @@ def statistics_of(
       runs: rewards, one array per seed.
       answers: of the same runs; without them `changed` is left out.
     """
-    columns = [per_problem(run, said) for run, said in zip(runs, answers or [None] * len(runs), strict=True)]
+    all_said: Sequence[Answers | None] = answers or [None] * len(runs)
+    columns = [per_problem(run, said) for run, said in zip(runs, all_said, strict=True)]
     if not columns:
         raise ValueError("runs: got 0 seeds; give the rewards of at least one")
     return {name: estimate([values[name] for values in columns]) for name in columns[0]}

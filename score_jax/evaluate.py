@@ -96,13 +96,14 @@ def choose(config: ml_collections.ConfigDict, checkpoints: Checkpoints, checkpoi
       FileNotFoundError: there is no such checkpoint; the message names those there are.
     """
     names = [config[key].name for key in config.stages]
-    trained = [name for name in names if checkpoints.last(name) is not None]
+    last = {name: step for name in names if (step := checkpoints.last(name)) is not None}
+    trained = list(last)
     if checkpoint == "base":
         return {"base": 0}
     if checkpoint == "stages":
         return {"base": 0} | {name: best_of(checkpoints, name) for name in trained}
     if trained and checkpoint == "latest":
-        return {"latest": checkpoints.last(trained[-1])}
+        return {"latest": last[trained[-1]]}
     if trained and checkpoint == "best":
         return {"best": best_of(checkpoints, trained[-1])}
     if checkpoint.isdigit() and int(checkpoint) in checkpoints.steps():
@@ -118,6 +119,10 @@ def best_of(checkpoints: Checkpoints, stage: str) -> int:
     best = checkpoints.best(stage)
     if best is None:
         best = checkpoints.last(stage)
+        if best is None:
+            raise FileNotFoundError(
+                f"{checkpoints.directory}: {stage} has no whole checkpoint; train it first"
+            )
         say(f"WARNING: {stage} has no checkpoint with a training reward; its last stands for the best.")
     return best
 

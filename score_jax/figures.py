@@ -206,11 +206,11 @@ def flows_by_level(runs: Rewards, levels: Sequence[int]) -> dict[str, Any]:
     Returns:
       {"levels": names in order, "i_to_c": [estimate of each], "c_to_i": [...]}.
     """
-    levels = np.asarray(levels)
     if any(len(run) != len(levels) for run in runs):
         raise ValueError(f"levels: got {len(levels)} for runs of {[len(run) for run in runs]} problems")
-    found = np.unique(levels)
-    flow = lambda name: [_estimate_of([run[levels == level] for run in runs], name) for level in found]
+    of_row = np.asarray(levels)
+    found = np.unique(of_row)
+    flow = lambda name: [_estimate_of([run[of_row == level] for run in runs], name) for level in found]
     return {"levels": [str(level) for level in found], "i_to_c": flow("i_to_c"), "c_to_i": flow("c_to_i")}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import ml_collections
 import numpy as np
+from jaxtyping import Float
 
 from score_jax import figures
 from score_jax.claims import claims_of
@@ -64,7 +65,7 @@ def entry(cells: Cells, name: str) -> dict[str, Any]:
     seeds = cells.seeds(row)
     label = cells.config.methods[method].label
     label += f": {checkpoint.replace('_', ' ')}" * bool(checkpoint)
-    updates = [cells.training(row, seed) for seed in seeds]
+    updates: Sequence[Sequence[Mapping]] = [cells.training(row, seed) for seed in seeds]
     if checkpoint:  # of the row's stages those up to this one
         updates = [upto(rows, checkpoint) for rows in updates]
     found = {
@@ -140,7 +141,7 @@ def votes(cells: Cells) -> dict[str, Any]:
             table = [problems[name] for name in sorted(problems)]
             said = [[[r["answers"][t] for r in samples] for samples in table] for t in (0, 1)]
             right = [np.array([[r["rewards"][t] for r in samples] for samples in table]) for t in (0, 1)]
-            found.append(figures.vote_curve(*said, *right, ks=VOTES))
+            found.append(figures.vote_curve(said[0], said[1], right[0], right[1], ks=VOTES))
     return figures.votes_over_seeds(found) if found else {}
 
 
@@ -164,7 +165,8 @@ def corrections(cells: Cells, rows: Sequence[str]) -> dict[str, Any]:
         seeds = cells.seeds(row)
         if not all(cells.measured("fixed", row, seed) and cells.measured("own", row, seed) for seed in seeds):
             continue
-        own, fixed = {}, {}
+        own: dict[int, list[Float[np.ndarray, "n N"]]] = {}
+        fixed: dict[int, list[Float[np.ndarray, "n N"]]] = {}
         for seed in seeds:
             first = {r["id"]: r["rewards"][0] for r in cells.attempts(f"{row}.base", seed)}
             for label, measured in cells.measured("own", row, seed).items():

@@ -123,7 +123,7 @@ def _instruction(line: str) -> Instruction | None:
     if not head:
         return None
     shape, rest = _first_word(line[head.end() :])
-    code = re.match(r"\s*([\w-]+)\(", rest)
+    code = matched(re.match(r"\s*([\w-]+)\(", rest), line)
     argument, rest = _first_word(rest[code.end() - 1 :])
     return Instruction(
         name=head[2],
@@ -136,10 +136,17 @@ def _instruction(line: str) -> Instruction | None:
     )
 
 
+def matched(match: re.Match[str] | None, text: str) -> re.Match[str]:
+    """What a search met in a program's text; ValueError where it met nothing."""
+    if match is None:
+        raise ValueError(f"cannot read this of a compiled program: {text[:80]!r}")
+    return match
+
+
 def _first_word(text: str) -> tuple[str, str]:
     """The first word, or all between the first bracket and its fellow; and what stands after it."""
     if not text.startswith("("):
-        word = re.match(r"\S+", text)[0]
+        word = matched(re.match(r"\S+", text), text)[0]
         return word, text[len(word) :]
     depth = 0
     for bracket in re.finditer(r"[()]", text):
@@ -151,9 +158,9 @@ def _first_word(text: str) -> tuple[str, str]:
 
 def _shapes(text: str) -> tuple[Shape, ...]:
     """`f32[2,3]{1,0:T(8,128)S(1)}`, or a tuple of such."""
-    found = []
+    shapes = []
     for dtype, dims, layout in re.findall(r"([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?", text):
         space = re.search(r"S\((\d+)\)", layout)
         sizes = tuple(int(size) for size in dims.split(",") if size)
-        found.append(Shape(dtype, sizes, int(space[1]) if space else 0))
-    return tuple(found)
+        shapes.append(Shape(dtype, sizes, int(space[1]) if space else 0))
+    return tuple(shapes)

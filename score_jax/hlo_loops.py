@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from score_jax.hlo import Instruction, Program
+from score_jax.hlo import Instruction, Program, matched
 
 # Where a computation's parameter comes from: the loop that runs it, in which computation, and that one's own.
 _Caller = tuple[Instruction, str, "_Caller"] | None
@@ -69,12 +69,14 @@ def _comparisons(program: Program, name: str) -> Iterator[tuple[str, str, str]]:
     """The operands of each x < y of a condition, also where it was wrapped in a fusion."""
     for instruction in program.computations[name].values():
         if instruction.opcode == "compare" and "direction=LT" in instruction.rest:
-            yield *instruction.operands, name
+            left, right = instruction.operands
+            yield left, right, name
         elif instruction.opcode == "fusion":
             inner = instruction.called("calls")
-            for *pair, where in _comparisons(program, inner):
+            for left, right, where in _comparisons(program, inner):
                 if where == inner:
-                    yield *(_outside(program, operand, inner, instruction) for operand in pair), name
+                    left = _outside(program, left, inner, instruction)
+                    yield left, _outside(program, right, inner, instruction), name
 
 
 def _outside(program: Program, operand: str, inner: str, fusion: Instruction) -> str:
@@ -102,6 +104,6 @@ def _number(program: Program, operand: str, name: str, caller: _Caller) -> int |
             while start.opcode in ("copy", "bitcast"):
                 start = program.computations[outer][start.operands[0]]
             if start.opcode == "tuple":
-                index = int(re.search(r"index=(\d+)", instruction.rest)[1])
+                index = int(matched(re.search(r"index=(\d+)", instruction.rest), instruction.rest)[1])
                 return _number(program, start.operands[index], outer, above)
     return None

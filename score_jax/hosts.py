@@ -69,7 +69,8 @@ def is_mine(rows: Shaped[Array | np.ndarray, "E ..."]) -> Bool[np.ndarray, "E"]:
         owner[:] = 0
     else:
         for device, (part, *_) in rows.sharding.devices_indices_map(rows.shape).items():
-            owner[part] = np.minimum(owner[part], device.process_index)
+            process = device.process_index  # type: ignore[attr-defined] # jaxlib gives it no type
+            owner[part] = np.minimum(owner[part], process)
     return owner == jax.process_index()
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import flax.struct
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from score_jax.attempts import per_attempt
@@ -37,7 +38,7 @@ class KLPenalty:
     coef: Float[Array, "N"]
     estimator: str = flax.struct.field(pytree_node=False, default="k1")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.estimator not in ESTIMATORS:
             raise ValueError(f"kl_estimator = {self.estimator!r}: choose one of {', '.join(ESTIMATORS)}")
 
@@ -51,7 +52,7 @@ class KLPenalty:
         logp: Float[Array, "E L"],
         ref_logp: Float[Array, "E L"],
         full: Float[Array, "E L"],
-        attempt: Int[Array, "E L"],
+        attempt: Int[Array | np.ndarray, "E L"],
     ) -> Float[Array, "E N"]:
         """β_i times the estimate of each attempt's KL, in nats.
 

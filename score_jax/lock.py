@@ -18,6 +18,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from typing import TextIO
 
 from etils import epath
 
@@ -84,29 +85,29 @@ class _Disk:
 
     def __init__(self, path: epath.Path):
         self._path = path
-        self._file = None
+        self._file: TextIO | None = None
         self._made = [folder for folder in path.parents if not folder.exists()]
 
     def take(self) -> str:
         """ "" if it is ours now, else who has it."""
         with writing(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self._path, "a+")  # noqa: SIM115
+            file = self._file = open(self._path, "a+")  # noqa: SIM115
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._file.seek(0)
-            holder = _who(self._file.read())
-            self._file.close()
+            file.seek(0)
+            holder = _who(file.read())
+            file.close()
             return holder
         except OSError as error:
             if error.errno not in _UNSUPPORTED:
                 raise
             say(f"WARNING: {self._path} cannot be locked here ({error.strerror}): start nothing else there.")
         with writing(self._path):
-            self._file.truncate(0)
-            self._file.write(json.dumps(_me()))
-            self._file.flush()
+            file.truncate(0)
+            file.write(json.dumps(_me()))
+            file.flush()
         return ""
 
     def give_back(self) -> None:
@@ -115,7 +116,8 @@ class _Disk:
             for folder in self._made:
                 if not list(folder.iterdir()):
                     folder.rmdir()
-        self._file.close()
+        if self._file:
+            self._file.close()
 
 
 class _Bucket:
@@ -123,7 +125,8 @@ class _Bucket:
 
     def __init__(self, path: epath.Path, *, beat_s: float = _BEAT_S, dead_s: float = _DEAD_S):
         self._path, self._beat_s, self._dead_s = path, beat_s, dead_s
-        self._me = _me() | {"token": uuid.uuid4().hex}
+        self._token = uuid.uuid4().hex
+        self._me = _me() | {"token": self._token}
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._beats, daemon=True)
 
@@ -151,7 +154,7 @@ class _Bucket:
         return self._path.read_text() if self._path.exists() else ""
 
     def _mine(self) -> bool:
-        return self._me["token"] in self._read()
+        return self._token in self._read()
 
     def _beat(self) -> None:
         write_text(self._path, json.dumps(self._me | {"beat": time.time()}))

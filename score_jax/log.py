@@ -41,7 +41,7 @@ class Metrics:
         self._tracker = Tracker(config.log.wandb, workdir, config.to_dict())
 
     @property
-    def last(self) -> dict[str, Any] | None:
+    def last(self) -> Mapping[str, Any] | None:
         """The row of the update before."""
         return self._rows[-1] if self._rows else None
 

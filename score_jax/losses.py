@@ -5,6 +5,7 @@ from __future__ import annotations
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from score_jax.attempts import per_token
@@ -50,6 +51,6 @@ class PolicyGradientLoss:
         return -jnp.sum(jax.lax.stop_gradient(weight) * logp, axis=-1)
 
 
-def sft_loss(logp: Float[Array, "E L"], weight: Float[Array, "E L"]) -> Float[Array, "E"]:
+def sft_loss(logp: Float[Array, "E L"], weight: Float[Array | np.ndarray, "E L"]) -> Float[Array, "E"]:
     """−Σ_t w_t log π(y_t | ...) of each example; its gradient is that of the weighted cross-entropy."""
     return -jnp.sum(weight * logp, axis=-1)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -81,8 +82,11 @@ def everywhere(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def spread(tree: Any, mesh: Mesh) -> Any:
-    """Arrays that every host has whole, put by row; those that lie on the mesh already are moved there."""
+def spread(tree: Any, mesh: Mesh | None) -> Any:
+    """Arrays that every host has whole, put by row; those that lie on the mesh already are moved there.
+    Without a mesh they stay as they are."""
+    if mesh is None:
+        return tree
     return jax.tree.map(lambda x: _put(x, by_row(mesh)), tree)
 
 
@@ -113,7 +117,7 @@ def place(tree: Any, mesh: Mesh) -> Any:
 
 
 def _put(x: Any, where: NamedSharding) -> Array:
-    if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+    if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(_put(jax.random.key_data(x), where), impl=jax.random.key_impl(x))
     if jax.process_count() > 1 and not (isinstance(x, jax.Array) and not x.is_fully_addressable):
         x = np.asarray(x)  # other hosts' devices are reached from the host's own memory alone

@@ -8,6 +8,7 @@ problems of a per-problem value, and so one bootstrap serves them all.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -107,7 +108,7 @@ def summarize(
         if column is not None and len(column) != len(rewards):
             raise ValueError(f"{name}: got {len(column)} entries for {len(rewards)} problems; give one each")
     values = per_problem(rewards, answers)
-    summary = {"n": len(rewards), **_means(values)}
+    summary: dict[str, Any] = {"n": len(rewards), **_means(values)}
     for t in range(np.shape(rewards)[1]):
         if answers is not None:
             summary[f"unparsed_t{t + 1}"] = float(np.mean([a[t] is None for a in answers]))

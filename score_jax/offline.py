@@ -143,7 +143,8 @@ def _bank(
     """Those of the rows that can be given, by problem."""
     slots = corrector(actor).slots
     room = slots.prompt - len(slots.instruction)
-    bank, known = {problem.id: [] for problem in problems}, {problem.id: problem for problem in problems}
+    bank: dict[str, list[First]] = {problem.id: [] for problem in problems}
+    known = {problem.id: problem for problem in problems}
     shortest: dict[str, int] = {}
     for row in rows:
         id_ = row["id"]
@@ -170,7 +171,7 @@ def pick(bank: Bank, problem: Problem, *, seed: int, step: int) -> First:
     """The first attempt that a problem is given in a step: a function of (seed, step, problem)."""
     firsts = bank[problem.id]
     rng = np.random.default_rng([seed, step, zlib.crc32(problem.id.encode())])
-    return firsts[rng.integers(len(firsts))]
+    return firsts[int(rng.integers(len(firsts)))]
 
 
 def corrector(actor: Actor) -> Actor:
@@ -221,7 +222,8 @@ def correct(
     decisive = rollout.experience_of(actor, episodes, graded).decisive
     graded = _with_firsts(actor, graded, firsts)
     # What the corrector calls its first attempt is the second.
-    episodes = episodes.replace(attempt=jnp.where(episodes.attempt == 1, 2, episodes.attempt))
+    later = jnp.where(episodes.attempt == 1, 2, episodes.attempt)
+    episodes = dataclasses.replace(episodes, attempt=later)
     return Experience(episodes, rewards=graded.rewards, decisive=decisive), graded
 
 

@@ -11,6 +11,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
@@ -19,7 +20,7 @@ from score_jax.mesh import gathered, keep_rows
 from score_jax.types import CONTEXT, PADDING, Episodes
 
 
-def positions_of(valid: Bool[Array, "E L"]) -> Int[Array, "E L"]:
+def positions_of(valid: Bool[Array | np.ndarray, "E L"]) -> Int[Array, "E L"]:
     """Positions that count only what stands there, so that padding anywhere in a row changes nothing."""
     return jnp.maximum(jnp.cumsum(valid, axis=-1) - 1, 0)
 
@@ -27,8 +28,8 @@ def positions_of(valid: Bool[Array, "E L"]) -> Int[Array, "E L"]:
 def hidden_states(
     model: nn.Module,
     params: dict,
-    tokens: Int[Array, "E L"],
-    attempt: Int[Array, "E L"],
+    tokens: Int[Array | np.ndarray, "E L"],
+    attempt: Int[Array | np.ndarray, "E L"],
     *,
     remat: bool = False,
     mesh: Mesh | None = None,
@@ -43,21 +44,23 @@ def hidden_states(
     """
     valid = attempt != PADDING
     causal = jnp.tril(jnp.ones((tokens.shape[1],) * 2, bool))
-    inputs = {
+    inputs: dict[str, Any] = {
         "positions": positions_of(valid),
         "attention_mask": valid[:, None, :] & causal[None],
         "return_hidden_states": True,  # the logits that the model makes beside them are dead code under jit
     }
     if not remat and mesh is None:
-        return model.apply({"params": params}, tokens, **inputs).hidden_states
+        out: Any = model.apply({"params": params}, tokens, **inputs)
+        return out.hidden_states
     model = models.called(model, f"remat {remat}, mesh {mesh and (mesh.shape, mesh.device_ids.tolist())}")
     with nn.intercept_methods(around_layers(remat, mesh)):
-        return model.apply({"params": params}, tokens, **inputs).hidden_states
+        out = model.apply({"params": params}, tokens, **inputs)
+    return out.hidden_states
 
 
 def around_layers(remat: bool, mesh: Mesh | None) -> Callable:
     """An interceptor of a Gemma's layers, layer_0, layer_1, ... of its parameters; see `hidden_states`."""
-    inside = []
+    inside: list[nn.Module] = []
 
     def intercept(next_fun: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
         module = context.module
@@ -153,13 +156,13 @@ def score_tokens(
     # The state at t speaks of token t + 1.
     rows = {
         "hidden": hidden[:, :-1],
-        "target": episodes.tokens[:, 1:],
-        "attempt": episodes.attempt[:, 1:],
+        "target": jnp.asarray(episodes.tokens[:, 1:]),
+        "attempt": jnp.asarray(episodes.attempt[:, 1:]),
     }
     if reference is not None:
         rows["reference"] = reference.hidden[:, :-1]
 
-    def score(rows):
+    def score(rows: dict[str, Array]) -> list[Array]:
         logp_all = head.log_softmax(rows["hidden"])
         p_all = jnp.exp(logp_all)
         logp = jnp.take_along_axis(logp_all, rows["target"][..., None], axis=-1)[..., 0]

@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from score_jax.hlo import Instruction, Program, read
+from score_jax.hlo import Instruction, Program, matched, read
 from score_jax.hlo_loops import walk
 
 _COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
@@ -54,13 +54,13 @@ class Region:
     Attributes:
       phase: what the source calls this part of its work.
       loop: the source's name of the loop, "" at the top.
-      runs: how often it runs if every loop goes to its limit.
+      runs: how often it runs if every loop goes to its limit, or on average.
       cost: of one run.
     """
 
     phase: str
     loop: str
-    runs: int
+    runs: int | float
     cost: Cost
 
 
@@ -137,17 +137,18 @@ def _flops(program: Program, instruction: Instruction, name: str) -> float:
     """Of a matrix product; the rest of a transformer's arithmetic hides behind its memory."""
     if instruction.opcode not in ("dot", "convolution"):
         return 0.0
+    rest = instruction.rest
     left, right = (program.computations[name][x].shapes[0].dims for x in instruction.operands[:2])
     out = instruction.shapes[0].dims
     if instruction.opcode == "dot":
-        axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.rest)[1]
+        axes = matched(re.search(r"lhs_contracting_dims=\{([\d,]*)\}", rest), rest)[1]
         return 2.0 * math.prod(out) * math.prod(left[int(axis)] for axis in axes.split(",") if axis)
     # The TPU's compiler writes most products as convolutions.
-    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.rest)
-    groups = re.search(r"batch_group_count=(\d+)", instruction.rest)
+    labels = matched(re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", rest), rest)
+    groups = re.search(r"batch_group_count=(\d+)", rest)
     batch = out[labels[3].index("b")] * out[labels[3].index("f")] / (int(groups[1]) if groups else 1)
     count = 2.0 * batch * right[labels[2].index("i")]
-    for axis, window in enumerate(_windows(instruction.rest)):
+    for axis, window in enumerate(_windows(rest)):
         count *= window.meetings(left[labels[1].index(str(axis))], out[labels[3].index(str(axis))])
     return count
 

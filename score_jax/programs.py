@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -75,7 +75,8 @@ def trace(
     check_rows(episodes // config.micro_batches, mesh, "config.micro_batches")
 
     on_mesh = lambda tree: placed(tree, mesh)
-    rows = lambda shape, dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=by_row(mesh))
+    # They stand for arrays while a program is traced.
+    rows = lambda shape, dtype: cast(jax.Array, jax.ShapeDtypeStruct(shape, dtype, sharding=by_row(mesh)))
     base = models.shapes_of(models.without_adapters(model))
     key = jax.eval_shape(lambda: jax.random.key(0))
     trainable = jax.eval_shape(lambda b, k: models.init_trainable(model, b, k, config.train_dtype), base, key)
@@ -150,8 +151,8 @@ def slots_of(
     guess = lambda text: tuple(range(len(text) // 4 + _CHAT * config.model.chat))
     if not critique:
         return Slots(**sizes, instruction=guess(task.instruction)), True
-    written = {"instruction": guess(task.refine), "feedback": guess(task.feedback)}
-    return Slots(**sizes, critique=critique, **written), True
+    instruction, feedback = guess(task.refine), guess(task.feedback)
+    return Slots(**sizes, critique=critique, instruction=instruction, feedback=feedback), True
 
 
 def _format(

@@ -104,7 +104,7 @@ def encode_demonstrations(
                     f"config.slots.{field} = {segment.stop - segment.start}: a demonstration of "
                     f"{problem.id!r} has {len(ids)} tokens; raise config.slots.{field} to {len(ids)} or more"
                 )
-            before = segment.before
+            before: Sequence[int] = segment.before
             if before and slots.critique and not demonstration.critiques:
                 before = plain
             tokens[row, segment.start - len(before) : segment.start] = before

@@ -35,7 +35,8 @@ def writing(what: object, kinds: type[Exception] = OSError) -> Iterator[None]:
     except Unwritable:
         raise
     except kinds as error:
-        text = " ".join(str(getattr(error, "strerror", "") or error or repr(error)).split())
+        text = str(getattr(error, "strerror", "") or error) or repr(error)
+        text = " ".join(text.split())
         # Of a library's long story the end has the system's word.
         raise Unwritable(what, text if len(text) < 300 else f"{text[:80]} ... {text[-160:]}") from error
 
@@ -158,7 +159,7 @@ class Draft:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         write_jsonl(path, [stamp, *self.rows])
 
-    def extend(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def extend(self, rows: Sequence[dict[str, Any]]) -> None:
         """Adds rows."""
         append_text(self._path, "".join(json.dumps(row) + "\n" for row in rows))
         self.rows += rows

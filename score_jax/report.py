@@ -4,7 +4,7 @@ Needs neither JAX nor the model nor a network: copy the files to a laptop and wr
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jinja2
@@ -188,7 +188,9 @@ def _tiles(results: Mapping[str, Mapping]) -> list[dict]:
     return tiles
 
 
-def _curves(rows: Sequence[Mapping], wanted, prefix: str = "curve") -> list[charts.Chart]:
+def _curves(
+    rows: Sequence[Mapping], wanted: Iterable[tuple[str, str]], prefix: str = "curve"
+) -> list[charts.Chart]:
     drawn = []
     for stem, title in wanted:
         lines = charts.attempt_lines(rows, stem)
@@ -281,7 +283,7 @@ def _attempts_of(result: Mapping) -> list[int]:
     return [int(key[5:]) for key in result if key.startswith("acc_t")]
 
 
-def _script_json(value) -> str:
+def _script_json(value: object) -> str:
     """JSON that may stand in a script element: no character of it can end the element."""
     text = json.dumps(value, separators=(",", ":"))  # ASCII: lone surrogates and U+2028 are escaped
     return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -62,7 +62,7 @@ class Graded:
     def of_rows(cls, problems: Sequence[Problem], rows: Sequence[Sequence[Any]]) -> Graded:
         """The inverse of `rows`."""
         names = [field.name for field in dataclasses.fields(cls)[1:]]
-        columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+        columns: dict[str, Any] = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
         dtypes = {"rewards": np.float32, "finished": bool, "decisive": np.int32, "sampled": bool}
         arrays = {name: np.array(columns[name], dtype) for name, dtype in dtypes.items()}
         return cls(problems, **(columns | arrays))
@@ -75,7 +75,8 @@ class Graded:
         """These rows, then the other's."""
         joined = lambda x, y: np.concatenate([x, y]) if isinstance(x, np.ndarray) else [*x, *y]
         names = [field.name for field in dataclasses.fields(self)]
-        return Graded(**{name: joined(getattr(self, name), getattr(other, name)) for name in names})
+        columns: dict[str, Any] = {name: joined(getattr(self, name), getattr(other, name)) for name in names}
+        return Graded(**columns)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +143,7 @@ def row_keys(seed: int, name: str, step: int, rows: int) -> Key[jax.Array, "E"]:
 
 
 @functools.cache
-def jitted_sample() -> Callable[..., Episodes]:
+def jitted_sample() -> jax.stages.Wrapped:
     """`sampling.sample`, compiled once for each model and layout."""
     return jax.jit(sampling.sample, static_argnames=("model", "slots", "pad", "end", "mesh"))
 
@@ -171,7 +172,7 @@ def roll_out(
             jitted_sample()(
                 models.for_params(actor.model, params),
                 params,
-                *(part if mesh is None else spread(part, mesh)),
+                *spread(part, mesh),
                 slots=actor.slots,
                 temperature=temperature,
                 pad=actor.format.pad,
@@ -183,7 +184,7 @@ def roll_out(
     # Each host grades the episodes that lie with it, and learns from the others of theirs.
     mine = np.flatnonzero(hosts.is_mine(episodes.tokens))
     tokens, attempt = hosts.fetch(episodes.tokens)[mine], hosts.fetch(episodes.attempt)[mine]
-    graded = grade(actor, [problems[row] for row in mine], tokens, attempt)
+    graded = grade(actor, [problems[row] for row in mine.tolist()], tokens, attempt)
     rows = hosts.exchange(dict(zip(mine.tolist(), graded.rows(), strict=True)))
     return episodes, Graded.of_rows(problems, rows)
 
@@ -197,7 +198,8 @@ def grade(
     """Decodes every attempt and asks the task's checker, once for all of them."""
     slots = actor.slots
     shape = (len(problems), slots.attempts)
-    texts, answers = [], []
+    texts: list[list[str]] = []
+    answers: list[list[str | None]] = []
     finished, decisive = np.zeros(shape, bool), np.zeros(shape, np.int32)
     for row in range(len(problems)):
         texts.append([])
@@ -232,7 +234,8 @@ def _read_critiques(
 ) -> tuple[list[list[str]], list[list[Mapping[str, float]]]]:
     """The critiques' texts, and the notes with what they say of them."""
     places = [segment for segment in actor.slots.segments if segment.critique]
-    critiques, notes = [[] for _ in notes], [list(row) for row in notes]
+    critiques: list[list[str]] = [[] for _ in notes]
+    notes = [list(row) for row in notes]
     for row, (texts, noted) in enumerate(zip(critiques, notes, strict=True)):
         for place in places:
             ids = _sampled_ids(tokens[row], attempt[row], place.start, place.stop)

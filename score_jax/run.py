@@ -48,7 +48,7 @@ def read_run(workdir: Path) -> Run:
     return Run(workdir, config, results, attempts, steps, pretraining, notes)
 
 
-def _evaluations(rows: Sequence[Mapping], notes: list[str]) -> dict[str, list[dict]]:
+def _evaluations(rows: Sequence[dict], notes: list[str]) -> dict[str, list[dict]]:
     """Rows of attempts.jsonl by evaluation: the checkpoint's name, with step and split where one
     name was evaluated more than once."""
     rows = _last_of_each(rows, ("checkpoint", "step", "split", "id"), "attempts.jsonl", notes)
@@ -64,7 +64,9 @@ def _evaluations(rows: Sequence[Mapping], notes: list[str]) -> dict[str, list[di
     }
 
 
-def _last_of_each(rows: Sequence[dict], keys: Sequence[str], source: str, notes: list[str]):
+def _last_of_each[Row: Mapping](
+    rows: Sequence[Row], keys: Sequence[str], source: str, notes: list[str]
+) -> list[Row]:
     """A row written again (a resumed run) replaces the one before; how many did is noted."""
     for number, row in enumerate(rows, 1):
         if absent := [key for key in keys if key not in row and key != "stage"]:
@@ -75,7 +77,7 @@ def _last_of_each(rows: Sequence[dict], keys: Sequence[str], source: str, notes:
     return list(latest.values())
 
 
-def _flat(value, name: str = "") -> dict[str, str]:
+def _flat(value: object, name: str = "") -> dict[str, str]:
     """{'a': {'b': 1}, 'c': [2, 3]} -> {'a.b': '1', 'c': '2, 3'}; a dict in a list goes by name."""
     if isinstance(value, list) and not any(isinstance(item, dict | list) for item in value):
         return {name: ", ".join(map(str, value))}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key
 
@@ -171,15 +173,16 @@ def sample(
         )
         fed = segment.stop
     tokens = jnp.where(episodes.attempt == PADDING, pad, episodes.tokens)
-    return keep_rows(episodes.replace(tokens=tokens), mesh)
+    return keep_rows(dataclasses.replace(episodes, tokens=tokens), mesh)
 
 
 def _write_instruction(episodes: Episodes, segment: Segment) -> Episodes:
     """Puts its instruction before `segment`."""
     place = slice(segment.start - len(segment.before), segment.start)
-    return episodes.replace(
-        tokens=episodes.tokens.at[:, place].set(jnp.asarray(segment.before, jnp.int32)),
-        attempt=episodes.attempt.at[:, place].set(CONTEXT),
+    return dataclasses.replace(
+        episodes,
+        tokens=jnp.asarray(episodes.tokens).at[:, place].set(jnp.asarray(segment.before, jnp.int32)),
+        attempt=jnp.asarray(episodes.attempt).at[:, place].set(CONTEXT),
     )
 
 
@@ -209,7 +212,7 @@ def _feed(
     size = cache["layer_0"]["k"].shape[1]
     valid = episodes.attempt != PADDING
     seen = jnp.arange(size)[None, :] <= jnp.arange(start, stop)[:, None]
-    out = model.apply(
+    out: Any = model.apply(
         {"params": params},
         episodes.tokens[:, start:stop],
         positions=positions_of(valid)[:, start:stop],
@@ -246,7 +249,7 @@ def _decode(
         keys = jax.vmap(jax.random.fold_in, (0, None))(row_keys, state.at)
         token, logp = draw(state.logits, keys, temperature)
 
-        def write(x: Array, value: Array | int, empty: int) -> Array:
+        def write(x: Array | np.ndarray, value: Array | int, empty: int) -> Array:
             column = jnp.where(state.done, empty, value).astype(x.dtype)[:, None]
             return jax.lax.dynamic_update_slice_in_dim(x, column, state.at, axis=1)
 
@@ -257,7 +260,7 @@ def _decode(
         )
         valid = episodes.attempt[:, :size] != PADDING
         seen = valid & (jnp.arange(size) <= state.at)
-        out = model.apply(
+        out: Any = model.apply(
             {"params": params},
             token[:, None],
             positions=jnp.maximum(jnp.sum(seen, axis=-1, keepdims=True) - 1, 0),

@@ -33,10 +33,10 @@ def batch_of[T](items: Sequence[T], *, seed: int, step: int, size: int) -> list[
       step: updates done so far, over all stages.
       size: how many; more than there are begin the next pass.
     """
-    places = np.arange(step * size, (step + 1) * size)
+    places = range(step * size, (step + 1) * size)
     passes = {
         number: np.random.default_rng([seed, number]).permutation(len(items))
-        for number in set(places // len(items))
+        for number in {place // len(items) for place in places}
     }
     return [items[passes[place // len(items)][place % len(items)]] for place in places]
 

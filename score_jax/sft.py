@@ -122,7 +122,7 @@ def pair(
         known = solutions.get(trace.problem, ())
         if known and (keep_right or not trace.right[0]):
             rng = np.random.default_rng([seed, zlib.crc32(b"pair"), row])
-            attempts = (trace.attempts[0], known[rng.integers(len(known))])
+            attempts = (trace.attempts[0], known[int(rng.integers(len(known)))])
             pairs.append(dataclasses.replace(trace, attempts=attempts, right=(trace.right[0], True)))
     return pairs
 
@@ -250,7 +250,9 @@ def collect(
     start = time.monotonic()
     actor = actor.with_attempts(stage.attempts).with_critique(False)
     samples = config.samples_per_problem * stage.samples_factor
-    found, tally, solutions = [], Counter(), defaultdict(list)
+    found: list[Trace] = []
+    tally: Counter[str] = Counter()
+    solutions: defaultdict[str, list[Int[np.ndarray, "_"]]] = defaultdict(list)
     with Progress(f"{stage.name} sampling", stage.steps, every=config.log.every) as progress:
         for step in range(begin, begin + stage.steps):
             problems = batch_of(pool, seed=config.seed, step=step, size=config.problems_per_step)

@@ -138,10 +138,11 @@ def rl_loss(
     scores = score(params, reference=jax.lax.stop_gradient(reference))
 
     on_rows = functools.partial(over_rows, mesh=learner.mesh)
-    shaped = on_rows(RewardShaping(objective.reward_weight, objective.bonus))(experience.rewards)
+    shaping = RewardShaping(jnp.asarray(objective.reward_weight), jnp.asarray(objective.bonus))
+    shaped = on_rows(shaping)(experience.rewards)
     credit = objectives.returns(shaped, objective.discount)
     advantages = objectives.leave_one_out(credit, learner.samples)
-    penalty = KLPenalty(objective.kl_coef, learner.kl_estimator)
+    penalty = KLPenalty(jnp.asarray(objective.kl_coef), learner.kl_estimator)
     kl = on_rows(penalty)(scores.logp, jax.lax.stop_gradient(ref_logp), scores.kl, episodes.attempt)
     kl_advantages = jnp.zeros_like(kl)
     if penalty.in_reward:
@@ -303,8 +304,8 @@ def sft_step(
     total = jnp.maximum(examples.weight.sum(), 1.0)
 
     def loss_fn(trainable: dict, part: Examples) -> Float[Array, ""]:
-        how = {"model": model, "chunk": chunk, "remat": remat, "mesh": mesh}
-        return imitation_loss(trainable, frozen, part, **how) / total
+        loss = imitation_loss(trainable, frozen, part, model=model, chunk=chunk, remat=remat, mesh=mesh)
+        return loss / total
 
     def accumulate(grads: dict, part: list[Array]) -> tuple[dict, Array]:
         loss, more = jax.value_and_grad(loss_fn)(state.params, Examples(*part))

@@ -256,10 +256,10 @@ def base_attempts(workdir: epath.Path) -> dict[str, str]:
 class Clock:
     """How long the cells of this call took, and about how long those that are left will."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.seconds = 0.0
         self.done = 0  # cells made in this call
-        self._cost = 0
+        self._cost = 0.0
         self._wrote, self._writing = 0.0, 0.0  # when study.json was last written, and how long that took
 
     @contextlib.contextmanager

@@ -202,12 +202,12 @@ def estimate_curve(
         for one in series:
             mean, low, high = (np.array([p[key] for p in one.y]) for key in ("mean", "low", "high"))
             axes.fill_between(one.x, low, high, color=one.colour, alpha=BAND, linewidth=0)
-            style = {"color": one.colour, "linewidth": 1.6, "marker": "o", "ms": 3.5}
-            axes.plot(one.x, mean, linestyle="--" if one.dashed else "-", **style)
+            dashes = "--" if one.dashed else "-"
+            axes.plot(one.x, mean, color=one.colour, lw=1.6, ls=dashes, marker="o", ms=3.5)
             ends.append((Line("", _wrapped(one), one.colour), float(mean[-1])))
         _scale(axes, series, doubling, shares)
         axes.set_xlabel(xlabel, loc="right")
-        charts.label_ends(axes, ends)
+        charts.label_ends(figure, axes, ends)
         said = "; ".join(
             f"{one.label}: " + ", ".join(f"{point['mean']:.1%} at {x:g}" for x, point in _first_and_last(one))
             for one in series
@@ -230,7 +230,7 @@ def edit_steps(
         figure, axes = charts.new_axes(SMALL)
         colours = {"train": DOWN, "test": attempt_colour(2)}
         heights = {split: np.array([one["mean"] for one in bins]) for split, bins in shares.items()}
-        for split, bins in reversed(shares.items()):
+        for split, bins in reversed(list(shares.items())):
             fill, colour = split == "test", colours[split]
             axes.stairs(heights[split], edges, color=colour, fill=fill, alpha=0.6 if fill else 1, lw=1.6)
             seen = [(one["low"], one["high"]) for one in bins]
@@ -299,8 +299,8 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
 
 def _corner(axes: Axes, text: str, colour: str, height: float, right: float = 0.99) -> None:
     """A word at the right side of a plot, at a height from 0 to 1."""
-    place = {"ha": "right", "va": "center", "transform": axes.transAxes}
-    axes.text(right, height, text, color=colour, fontsize=9, **place)
+    place = axes.transAxes
+    axes.text(right, height, text, color=colour, fontsize=9, ha="right", va="center", transform=place)
 
 
 def _rows_of(entry: Mapping[str, Sequence]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ the two is drawn at random, each row stands at its own place on the axes.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -148,10 +149,20 @@ def places(
             axes.set_yticks([])
         for x, y, mean, name in points:
             best = name == found["best"]
-            style = {"edgecolor": charts.INK if best else charts.RULE, "linewidths": 1.8 if best else 0.8}
-            axes.scatter([x], [y], s=150, facecolor=_shade(mean, span), zorder=3, **style)
-            place = {"xytext": (0, 9), "textcoords": "offset points", "ha": "center", "va": "bottom"}
-            axes.annotate(percent(mean) + f" {BEST}" * best, (x, y), fontsize=9, zorder=4, **place)
+            edge, width = (charts.INK, 1.8) if best else (charts.RULE, 0.8)
+            axes.scatter(
+                [x], [y], s=150, facecolor=_shade(mean, span), edgecolor=edge, linewidths=width, zorder=3
+            )
+            axes.annotate(
+                percent(mean) + f" {BEST}" * best,
+                (x, y),
+                (0, 9),
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+                fontsize=9,
+                zorder=4,
+            )
         axes.margins(0.12)
         _name_axes(axes, fields)
         said = "; ".join(f"{name}: {_spoken(mean)}" for _, _, mean, name in points)
@@ -192,11 +203,10 @@ def _mean(found: Mapping[str, Any], rows: Mapping[str, Mapping], names: Sequence
 def _cell(axes: Axes, x: int, y: int, mean: float, span: tuple[float, float], best: bool) -> None:
     known = math.isfinite(mean)
     colour = _shade(mean, span) if known else "none"
-    style = {"facecolor": colour, "edgecolor": charts.RULE, "linewidth": 0.6}
-    axes.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, **style))
+    box = functools.partial(Rectangle, (x - 0.48, y - 0.46), 0.96, 0.92)
+    axes.add_patch(box(facecolor=colour, edgecolor=charts.RULE, linewidth=0.6))
     if best:
-        frame = {"facecolor": "none", "edgecolor": charts.INK, "linewidth": 1.8}
-        axes.add_patch(Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, zorder=3, **frame))
+        axes.add_patch(box(facecolor="none", edgecolor=charts.INK, linewidth=1.8, zorder=3))
     text = percent(mean) + f" {BEST}" * best if known else "\N{EN DASH}"
     axes.text(x, y, text, ha="center", va="center", color=charts.INK if known else charts.MUTED, zorder=4)
 

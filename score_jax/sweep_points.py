@@ -215,7 +215,7 @@ def draw(seed: int, index: int, name: str, spec: tuple[float, float, str]) -> in
     low, high, kind = spec
     rng = np.random.default_rng([seed, index, zlib.crc32(name.encode())])
     if kind == "integer":
-        return int(rng.integers(low, high, endpoint=True))
+        return int(rng.integers(int(low), int(high), endpoint=True))
     log = kind == "log"
     value = rng.uniform(*(math.log(low), math.log(high)) if log else (low, high))
     return min(max(float(f"{math.exp(value) if log else value:.{_DIGITS}g}"), low), high)

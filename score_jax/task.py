@@ -8,6 +8,7 @@ import functools
 import importlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar
 
 import ml_collections
 import numpy as np
@@ -79,7 +80,7 @@ class Task(abc.ABC):
     section: str = "config.files"
 
     #: The files that the task can read: {name in config.files: what it is and where it is published}.
-    wants: Mapping[str, str] = {}
+    wants: ClassVar[Mapping[str, str]] = {}
 
     #: Shown between two attempts; must not tell whether the attempt before was right (section 3).
     instruction: str = (
@@ -97,7 +98,7 @@ class Task(abc.ABC):
         self.data_dir = data_dir
         self.files = {name: path for name, path in (files or {}).items() if path}
         # Read once. Kept with the task and not with its class, so that both can go.
-        self.problems = functools.cache(self.problems)
+        self.problems = functools.cache(self.problems)  # type: ignore[method-assign] # in front of the class's
 
     @abc.abstractmethod
     def problems(self, split: str) -> Sequence[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import zlib
 from collections.abc import Sequence
@@ -62,7 +63,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, sandbox: str =
         actor, base = make_base(config, workdir, task, say, check)
         claim_workdir(workdir, config)
         remember_base(config, workdir, base)
-        bank = {}
+        bank: offline.Bank = {}
         if any(config[key].get("offline") for key in config.stages):
             bank = offline.first_attempts(config, workdir, actor, base, pool, say)
         newest = mend(absolute(workdir / "checkpoints"))
@@ -91,7 +92,8 @@ def _stages(
     )
     optimizer = Optimizer(**config.optimizer.to_dict())
     # A stage starts with a fresh optimiser; anywhere later it goes on from a checkpoint.
-    fresh = lambda params, step: place(optimizer.init(params).replace(step=jnp.int32(step)), devices)
+    counted = lambda state, step: dataclasses.replace(state, step=jnp.int32(step))
+    fresh = lambda params, step: place(counted(optimizer.init(params), step), devices)
     saved = lambda step: checkpoints.restore(step, fresh(untrained(), step), origin=origin)
     before, begin = untrained, 0  # the parameters that a stage finds, asked for where they are needed
     for key in config.stages:

@@ -84,7 +84,7 @@ class Sizes:
 
     def pairs(self, start: int, stop: int) -> int:
         """Tokens and those that each of them sees, of the tokens at [start, stop), over all layers."""
-        return sum(sum(min(at + 1, window) for at in range(start, stop)) for window in self.windows)
+        return sum(sum(int(min(at + 1, window)) for at in range(start, stop)) for window in self.windows)
 
     def forward(self, start: int, stop: int, scored: int) -> float:
         """Operations of a row's tokens at [start, stop), with the logits of `scored` of them."""

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Int
 
 from score_jax import model as models
 from score_jax import policy
@@ -40,7 +41,7 @@ class Workload:
       parts: in which the episodes are sampled, one after the other.
       base: the reference's parameters.
       state: the policy's.
-      prompts: random tokens that fill their slot, [E, P].
+      prompts: random tokens that fill their slot.
     """
 
     model: nn.Module
@@ -50,7 +51,7 @@ class Workload:
     parts: int
     base: dict
     state: TrainState
-    prompts: jax.Array
+    prompts: Int[np.ndarray, "E P"]
 
     @property
     def episodes(self) -> int:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 
@@ -14,7 +15,7 @@ from etils import epath
 
 from score_jax import mesh
 from score_jax.checkpoint import Checkpoints, Note, load_params, save_params
-from score_jax.records import Unwritable
+from score_jax.records import Unwritable, writing
 from score_jax.repair import Damaged, mend
 from score_jax.retention import note_of
 from score_jax.step import Optimizer
@@ -293,6 +294,19 @@ def test_a_full_disk_is_told_and_the_step_before_restores(small_disk):
         assert checkpoints.steps() == [1]
         assert_identical(checkpoints.restore(1, blank(expected)), expected)
         checkpoints.save(make_state(2), Note("a", 0.5))
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(errno.ENOSPC, "No space"), "No space"),
+        (ValueError("a\n b"), "a b"),
+        (ValueError(), "ValueError()"),
+    ],
+)
+def test_what_could_not_be_written_is_told_in_a_line(error, text):
+    with pytest.raises(Unwritable, match=re.escape(f"2: cannot be written ({text})")), writing(2, Exception):
+        raise error
 
 
 def test_a_save_that_fails_in_the_background_is_told(tmp_path, monkeypatch):

@@ -237,6 +237,24 @@ def test_a_worker_that_does_not_answer_is_replaced():
         assert sessions([stopped]) == []
 
 
+def test_a_worker_that_fails_without_a_word_is_told_by_the_errors_name():
+    class Mute:
+        def settimeout(self, seconds):
+            pass
+
+        def recv(self, size):
+            raise OSError
+
+        def close(self):
+            pass
+
+    worker = worker_module.Worker()
+    worker._socket.close()
+    worker._socket = Mute()
+    with pytest.raises(SandboxError, match=r"did not start: OSError\(\)"):
+        worker.wait_until_ready()
+
+
 def test_closing_leaves_nothing():
     with Sandbox(workers=2) as box:
         pids = [worker.pid for worker in box._workers]

@@ -94,4 +94,5 @@ class HumanEval(ProgramsTask):
 
     def program(self, problem: Problem, answer: str) -> str:
         """The published signature, imports and helpers, then the answer: a whole function or a body alone."""
-        return f"{problem.tests.setup}\n{answer}"
+        setup = problem.tests.setup if problem.tests else ""
+        return f"{setup}\n{answer}"

@@ -104,7 +104,7 @@ class MBPP(ProgramsTask):
 
     builder = Builder
     wants: ClassVar = {"mbpp": PUBLISHED}
-    needs = ("mbpp",)
+    needs: ClassVar[tuple[str, ...]] = ("mbpp",)
 
     def prompt(self, example: Example) -> str:
         return few_shot(self.shots) + question(example)

@@ -27,7 +27,8 @@ class Builder(published.Builder):
     def read(self, files: Mapping[str, str]) -> dict[str, list[Example]]:
         problems = mbpp.read_splits(files["mbpp"])
         known = {example.id: example for examples in problems.values() for example in examples}
-        splits = {split: [] for split in mbpp.SPLITS} | {"prompt": problems["prompt"]}
+        splits: dict[str, list[Example]] = {split: [] for split in mbpp.SPLITS}
+        splits["prompt"] = problems["prompt"]
         times: Counter[str] = Counter()
         met: dict[tuple[str, str], str] = {}
         for row in read_rows(files["programs"]):

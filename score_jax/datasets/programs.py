@@ -51,7 +51,8 @@ def read_program(text: str) -> Answer | None:
         if closing:
             stop, decided = closing.start(), closing.end()
     program = text[start:stop].rstrip()
-    lead = re.match(r"(?:[^\S\n]*\n)*", program).end()
+    blank = re.match(r"(?:[^\S\n]*\n)*", program)
+    lead = blank.end() if blank else 0
     if lead == len(program):
         return None
     return Answer(program[lead:], start + lead, start + len(program), decided)
@@ -73,7 +74,8 @@ def parse(source: str, mode: str = "exec") -> ast.AST:
 
 def definitions(source: str) -> list[ast.FunctionDef | ast.ClassDef]:
     """The functions and classes that `source` defines, not those inside others."""
-    return [node for node in parse(source).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    nodes = ast.iter_child_nodes(parse(source))
+    return [node for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)]
 
 
 def tests_to_json(tests: Tests) -> str:
@@ -161,21 +163,25 @@ class ProgramsTask(PublishedTask):
         that the prompt shows and not those held back.
         """
         answers = [self.answer(text) for text in texts]
-        asked = [i for i, answer in enumerate(answers) if answer is not None and problems[i].tests]
-        jobs = [self._job(problems[i], answers[i].value) for i in asked]
+        asked = [
+            (index, problem, problem.tests, answer.value)
+            for index, (problem, answer) in enumerate(zip(problems, answers, strict=True))
+            if answer is not None and problem.tests is not None
+        ]
+        jobs = [self._job(problem, tests, answer) for _, problem, tests, answer in asked]
         verdicts = self.sandbox.run(jobs) if jobs else []
         grades = [Grade(0.0, dict.fromkeys((*FAULTS, "shown_only"), 0.0))] * len(texts)
-        for index, verdict in zip(asked, verdicts, strict=True):
-            grades[index] = self._grade(problems[index].tests, verdict)
+        for (index, _, tests, _), verdict in zip(asked, verdicts, strict=True):
+            grades[index] = self._grade(tests, verdict)
         return grades
 
-    def _job(self, problem: Problem, answer: str) -> Job:
-        groups = groups_of(problem.tests)
+    def _job(self, problem: Problem, tests: Tests, answer: str) -> Job:
+        groups = groups_of(tests)
         return Job(
             program=self.program(problem, answer),
             groups={name: groups[name] for name in sorted(groups, key=lambda name: name not in self.graded)},
-            entry=problem.tests.entry,
-            setup=problem.tests.setup,
+            entry=tests.entry,
+            setup=tests.setup,
             timeout_s=_TIMEOUT_S,
         )
 

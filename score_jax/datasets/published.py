@@ -60,7 +60,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
         )
 
-    def _split_generators(self, dl_manager):
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         del dl_manager
         splits = {split: examples for split, examples in self.read(self.files).items() if examples}
         check_examples(splits, self.check_gold)  # all of it before anything is written

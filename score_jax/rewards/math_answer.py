@@ -73,8 +73,8 @@ def agree(one: str, other: str) -> bool:
         return True
     if math_form.fault(one) or math_form.fault(other):
         return False
-    forms = math_form.read(one), math_form.read(other)
-    return None not in forms and math_form.equal(*forms, lambda *_: False)
+    first, second = math_form.read(one), math_form.read(other)
+    return first is not None and second is not None and math_form.equal(first, second, lambda *_: False)
 
 
 def _value(text: str) -> str:

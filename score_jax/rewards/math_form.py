@@ -120,7 +120,7 @@ def closed(text: str) -> tuple[str, str, str] | None:
         depth += (char in OPENING) - (char in CLOSING)
         if depth < 0:
             return None
-    return match.groups()
+    return match[1], match[2], match[3]
 
 
 def read(text: str) -> Form | None:
@@ -178,8 +178,8 @@ def _base_or_matrix(text: str) -> Form | None:
 
 
 def _group(kind: str, text: str, parts: Sequence[str], value: str | tuple | None = None) -> Form | None:
-    items = tuple(map(_read, parts))
-    return Form(kind, text, value, items) if None not in items and len(items) <= MAX_ITEMS else None
+    items = tuple(item for part in parts if (item := _read(part)))
+    return Form(kind, text, value, items) if len(items) == len(parts) <= MAX_ITEMS else None
 
 
 def _named(text: str) -> Form | None:
@@ -249,6 +249,7 @@ def _same_items(golds: tuple[Form, ...], answers: tuple[Form, ...], leaf: Leaf) 
 def _same_number(gold: Form, answer: Form) -> bool:
     if gold.unit == answer.unit:
         return gold.value == answer.value
+    assert isinstance(gold.value, Fraction)  # as that of any number
     if gold.unit == "%":
         return answer.unit == "" and answer.value in (gold.value, gold.value / 100)
     if answer.unit == "%":

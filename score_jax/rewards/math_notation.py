@@ -16,7 +16,7 @@ import re
 from fractions import Fraction
 
 # A command that only sets type, or a way to write something that has another, and what stands for it.
-SPELLINGS = [
+_SPELLINGS = [
     (r"−|–", "-"),
     (r"×", r"\\times "),
     (r"π", r"\\pi "),
@@ -42,7 +42,7 @@ SPELLINGS = [
     (r"\\frac\s*\{(-?[0-9]+)\}\s*([0-9])", r"\\frac{\1}{\2}"),
     (r"\s+", " "),
 ]
-SPELLINGS = [(re.compile(pattern), plain) for pattern, plain in SPELLINGS]
+SPELLINGS = [(re.compile(pattern), plain) for pattern, plain in _SPELLINGS]
 
 # Canonical unit: the words for it. A plural in -s or -es is understood.
 UNITS = {
@@ -138,9 +138,9 @@ def number(text: str) -> tuple[Fraction, bool] | None:
             value = Fraction(int(parts[0]), int(parts[1]))
             return sign * value, value.denominator == 1
         if kind.startswith("mixed"):
-            whole, over, under = map(int, parts)
+            ones, over, under = map(int, parts)
             # 2 3/2 may be a sum or a product: neither is read.
-            return (sign * (whole + Fraction(over, under)), False) if over < under else None
+            return (sign * (ones + Fraction(over, under)), False) if over < under else None
         if kind == "repeating":
             whole, head, tail = parts
             nines = 10 ** len(head) * (10 ** len(tail) - 1)
@@ -168,14 +168,16 @@ def based(text: str) -> tuple[str, int] | None:
 
 def unit_named(name: str, power: str | None = None) -> tuple[str, bool]:
     """The unit that words name, and whether `UNITS` or `COUNTED` has it."""
-    prefix, noun = re.fullmatch(r"(?:(square|sq\.?|cubic|cu\.?) )?(.*)", words(name)).groups()
+    said = words(name)
+    power_word = re.match(r"(square|sq\.?|cubic|cu\.?) ", said)
+    prefix, noun = (power_word[1], said[power_word.end() :]) if power_word else ("", said)
     for stem in (noun, noun.removesuffix("s"), noun.removesuffix("es")):
         if stem in UNIT_OF:
-            power = power or {"s": "2", "c": "3"}.get((prefix or "")[:1])
+            power = power or {"s": "2", "c": "3"}.get(prefix[:1])
             return UNIT_OF[stem] + (f"^{power}" if power else ""), True
     if re.fullmatch(r"[a-z]{1,2}", noun):  # m, s, L, ...: only as written, inside \text
         return noun + (f"^{power}" if power else ""), noun in ("m", "g", "s", "h", "l")
-    return words(name) + (f"^{power}" if power else ""), False
+    return said + (f"^{power}" if power else ""), False
 
 
 def unit(text: str) -> tuple[str, str, bool]:

@@ -34,7 +34,7 @@ class Worker:
       deadline: of the pair, or of its start while it is not ready; in `time.monotonic` seconds.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         kept = {k: os.environ[k] for k in ("LD_LIBRARY_PATH", "PYTHONHOME") if k in os.environ}
         self.process = subprocess.Popen(
             COMMAND,
@@ -45,7 +45,10 @@ class Worker:
             # The trainer's own environment may hold secrets.
             env={"PATH": os.defpath, "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", **kept},
         )
-        self.ready, self.started, self.pair = False, False, None
+        assert self.process.stdin is not None and self.process.stdout is not None  # both are pipes
+        self.input, self.output = self.process.stdin, self.process.stdout
+        self.ready, self.started = False, False
+        self.pair: int | None = None
         self.deadline = time.monotonic() + START_LIMIT_S
         self.serial, self.buffer = 0, b""
 
@@ -53,11 +56,11 @@ class Worker:
         self.serial += 1
         self.pair, self.deadline = pair, time.monotonic() + limit_s
         with contextlib.suppress(BrokenPipeError):  # if it is gone, `messages` will say so
-            self.process.stdin.write(json.dumps([self.serial, gold, answer]).encode() + b"\n")
+            self.input.write(json.dumps([self.serial, gold, answer]).encode() + b"\n")
 
     def messages(self) -> list[list] | None:
         """What it has said since; None if it is gone."""
-        chunk = os.read(self.process.stdout.fileno(), 1 << 16)
+        chunk = os.read(self.output.fileno(), 1 << 16)
         *lines, self.buffer = (self.buffer + chunk).split(b"\n")
         return [json.loads(line) for line in lines] if chunk else None
 
@@ -70,8 +73,8 @@ class Worker:
     def end(self) -> None:
         self.process.kill()  # its child has the kernel's parent-death signal, and sees the pipe close
         self.process.wait()
-        self.process.stdin.close()
-        self.process.stdout.close()
+        self.input.close()
+        self.output.close()
 
 
 class Pool:
@@ -107,7 +110,7 @@ class _Run:
         self.workers, self.pairs = workers, pairs
         self.waiting = collections.deque(pairs)
         self.left = dict.fromkeys(pairs, limit_s)  # seconds; a second try has what the first one left
-        self.tries = collections.Counter()
+        self.tries: collections.Counter[int] = collections.Counter()
         self.failed_starts = 0
         self.verdicts: dict[int, bool | str | None] = {}
 
@@ -130,7 +133,7 @@ class _Run:
     def listen(self, timeout_s: float) -> None:
         with selectors.DefaultSelector() as selector:
             for i, worker in enumerate(self.workers):
-                selector.register(worker.process.stdout, selectors.EVENT_READ, i)
+                selector.register(worker.output, selectors.EVENT_READ, i)
             said = [key.data for key, _ in selector.select(timeout_s)]
         for i in said:
             self.hear(i)

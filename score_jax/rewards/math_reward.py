@@ -84,7 +84,7 @@ class MathGrader:
     def __enter__(self) -> MathGrader:
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -46,7 +46,9 @@ def verdict(gold: str, answer: str | None) -> bool | None:
         if answer is None:
             return golden is not None and readable(golden)
         given = math_form.read(answer)
-        return None not in (golden, given) and math_form.equal(golden, given, math_expressions.equal)
+        if golden is None or given is None:
+            return False
+        return math_form.equal(golden, given, math_expressions.equal)
     except (MemoryError, RecursionError):
         return None
     except Exception:

@@ -35,7 +35,7 @@ class Job:
     check: str = ""
     timeout_s: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.groups:
             raise ValueError(
                 "Job.groups is empty: a program without tests would pass; give at least one group"

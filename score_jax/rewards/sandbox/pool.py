@@ -67,7 +67,8 @@ class Sandbox:
             raise SandboxError(f"the sandbox needs Linux, this is {sys.platform}: train on Linux, {_UNSAFE}")
         self._mode, self._say, self._without = mode, say, tuple(without)
         self._lock = threading.Lock()
-        self._bubblewrap, self._bubblewrap_note = None, ""
+        self._bubblewrap: str | None = None
+        self._bubblewrap_note = ""
         self._workers: list[Worker] = []
         try:
             self._start(workers or cores())
@@ -173,7 +174,7 @@ class Sandbox:
         return new
 
     def _run(self, jobs: Sequence[Job]) -> list[Verdict]:
-        verdicts: list[Verdict | None] = [None] * len(jobs)
+        verdicts: dict[int, Verdict] = {}
         waiting = collections.deque(range(len(jobs)))
         lost = collections.Counter[int]()
         running: dict[Worker, int] = {}
@@ -182,7 +183,6 @@ class Sandbox:
                 self._hand_out(jobs, waiting, running)
                 for worker, index, outcome in _outcomes(running):
                     del running[worker]
-                    verdicts[index] = outcome
                     if outcome is None:
                         lost[index] += 1
                         self._replace(worker)
@@ -190,13 +190,15 @@ class Sandbox:
                             waiting.appendleft(index)
                         else:
                             verdicts[index] = _fault(jobs[index], f"its worker was lost {_TRIES} times")
-                    elif outcome.detail == _LATE:
-                        self._replace(worker)
+                    else:
+                        verdicts[index] = outcome
+                        if outcome.detail == _LATE:
+                            self._replace(worker)
         finally:
             # Interrupted: what they answer later must not be taken for the next batch's.
             for worker in running:
                 worker.kill()
-        return verdicts
+        return [verdicts[index] for index in range(len(jobs))]
 
     def _hand_out(
         self, jobs: Sequence[Job], waiting: collections.deque[int], running: dict[Worker, int]

@@ -22,7 +22,7 @@ _PLAIN = (str, int, float, complex, bytes, bytearray, list, tuple, set, frozense
 class _Objects:
     """Objects of the program's own classes that the tests made: they stay here, the tests hold numbers."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._objects: list[object] = []
         self._numbers: dict[int, int] = {}
 
@@ -76,7 +76,8 @@ def _answer(request: dict[str, Any], names: dict[str, Any], objects: _Objects) -
         return encode(value)
     target = objects.claim(request["object"])
     if "value" in request:
-        return setattr(target, request["name"], decode(request["value"]))
+        setattr(target, request["name"], decode(request["value"]))
+        return None
     return encode(getattr(target, request["name"]))
 
 

@@ -84,7 +84,7 @@ class _Object:
     def __bool__(self) -> bool:
         raise TypeError("an object of the program's is neither true nor false")
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment] # how Python says that it has none
 
 
 class _Program:
@@ -112,9 +112,9 @@ class _Program:
         reply = self._receive()
         if type(reply) is dict and reply.keys() == {"value"}:
             return self._decode(reply["value"])
-        error = _exception_of(reply)("raised by the program")
-        error.from_program = True
-        raise error
+        raised = _exception_of(reply)("raised by the program")
+        raised.from_program = True  # type: ignore[attr-defined] # a mark of our own
+        raise raised
 
     def name(self, name: str) -> Callable[..., Any]:
         def entry(*args: Any, **kwargs: Any) -> Any:

@@ -31,6 +31,8 @@ _TYPES = {
 } | {"NoneType": type(None)}
 _NAMES = {cls: name for name, cls in _TYPES.items()}
 _ITERATORS = (types.GeneratorType, map, filter, zip, enumerate, reversed, itertools.chain, Iterator)
+_EMPTY: dict[object, object] = {}
+_VIEWS = (type(_EMPTY.keys()), type(_EMPTY.values()), type(_EMPTY.items()))
 _SEQUENCES = {"t": tuple, "s": set, "z": frozenset, "q": collections.deque}
 _TYPECODES = frozenset("bBhHiIlLqQfd")
 
@@ -124,7 +126,7 @@ class Encoder:
             return {"r": [self._encode(n, depth) for n in (value.start, value.stop, value.step)]}
         if isinstance(value, array.array):
             return {"a": [value.typecode, [self._encode(item, depth) for item in value]]}
-        if isinstance(value, type({}.keys()) | type({}.values()) | type({}.items())):
+        if isinstance(value, _VIEWS):
             return {"v": [self._encode(item, depth) for item in value]}
         if isinstance(value, _ITERATORS):
             items = list(itertools.islice(value, MAX_ITEMS + 1))

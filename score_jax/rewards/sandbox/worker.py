@@ -53,7 +53,7 @@ class Worker:
     def __init__(self, without: Sequence[str] = (), bubblewrap: str | None = None):
         self._without, self._bubblewrap = list(without), bubblewrap
         self.deadline = float("inf")
-        self.job: job_lib.Job | None = None
+        self.job: job_lib.Job  # once there is one
         self._number = 0
         self._text = b""
         self.faults: dict[str, str] = {}
@@ -80,10 +80,10 @@ class Worker:
                 self._text += piece
         except OSError as error:
             self._process.kill()
-            said = self._process.stderr.read().decode(errors="replace").strip()
+            said = self._stderr.read().decode(errors="replace").strip()
             self.kill()
             raise job_lib.SandboxError(
-                f"a sandbox worker did not start: {error or repr(error)} {said[-400:]!r}; "
+                f"a sandbox worker did not start: {str(error) or repr(error)} {said[-400:]!r}; "
                 f"see what this says: env -i {sys.executable} -I -S -c 'import ctypes, socket'"
             ) from error
         self.faults = json.loads(self._text)
@@ -128,7 +128,7 @@ class Worker:
         self._process.kill()
         self._process.wait()
         self._socket.close()
-        self._process.stderr.close()
+        self._stderr.close()
 
     def close(self) -> None:
         """Lets an idle worker end by itself."""
@@ -141,33 +141,38 @@ class Worker:
         self._socket, guest = socket.socketpair()
         options = {"parent": None if self._bubblewrap else os.getpid(), "without": self._without}
         command = [sys.executable, "-I", "-S", "-c", _START, json.dumps(options)]
-        user: dict[str, object] = {}
+        user: int | None = None
+        groups: list[int] | None = None
         if self._bubblewrap:
             command = [self._bubblewrap, *_BUBBLEWRAP, *command]
             if os.geteuid() == 0:
                 # Inside a user namespace nobody could not be become any more.
-                user = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+                user, groups = NOBODY, []
         with guest:
             self._process = subprocess.Popen(
                 command,
-                stdin=guest,
+                stdin=guest.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 cwd="/",
                 env={},
                 # Ctrl-C at the terminal is for the trainer, which ends its workers itself.
                 start_new_session=True,
-                **user,
+                user=user,
+                group=user,
+                extra_groups=groups,
             )
+        assert self._process.stderr is not None  # as it is a pipe
+        self._stderr = self._process.stderr
 
 
 def wait(workers: Sequence[Worker], until: float) -> list[Worker]:
     """Those of `workers` that have something to read, by `until` at the latest."""
     with selectors.PollSelector() as selector:
         for worker in workers:
-            selector.register(worker, selectors.EVENT_READ)
+            selector.register(worker, selectors.EVENT_READ, worker)
         found = selector.select(max(0.0, until - time.monotonic()))
-    return [key.fileobj for key, _ in found]
+    return [key.data for key, _ in found]
 
 
 def _file(text: str) -> int:

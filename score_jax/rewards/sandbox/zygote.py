@@ -68,7 +68,8 @@ def main(arguments: str) -> None:
         if len(header) < HEADER.size:
             return
         number, timeout = HEADER.unpack(header)
-        trainer.sendall(json.dumps({"number": number, **run(*files, timeout)}).encode() + b"\n")
+        program, tests = files
+        trainer.sendall(json.dumps({"number": number, **run(program, tests, timeout)}).encode() + b"\n")
 
 
 def run(program: int, tests: int, timeout: float) -> dict[str, Any]:
