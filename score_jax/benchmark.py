@@ -189,8 +189,10 @@ def timings_of(
 def works_of(load: Workload, sizes: Sizes) -> dict[str, list[Part]]:
     """What each phase needs to do."""
     trained = jax.tree.leaves(load.state.params)[0].dtype.itemsize
-    rollout = load.parts * rollout_work(sizes, load.slots, load.episodes // load.parts)
-    update = update_work(sizes, load.slots, load.episodes, trained)
+    rollout = load.parts * rollout_work(
+        sizes, load.slots, load.episodes // load.parts, len(load.prompts) // load.parts
+    )
+    update = update_work(sizes, load.slots, load.episodes, trained, reference=load.learner.reference)
     return {
         "rollout": rollout,
         "scoring": scoring_work(sizes, load.slots, load.episodes),

@@ -208,12 +208,16 @@ def check_rows(rows: int, mesh: Mesh, field: str) -> None:
     Raises:
       ValueError: names the config field.
     """
-    shares = math.prod(mesh.shape[axis] for axis in ROWS)
-    if rows % shares:
+    if rows % (count := shares(mesh)):
         raise ValueError(
-            f"{field} gives {rows} rows, which {shares} shares of the mesh cannot divide evenly; "
-            f"make it a multiple of {shares}"
+            f"{field} gives {rows} rows, which {count} shares of the mesh cannot divide evenly; "
+            f"make it a multiple of {count}"
         )
+
+
+def shares(mesh: Mesh | None) -> int:
+    """Into how many parts rows are cut; 1 without a mesh."""
+    return math.prod(mesh.shape[axis] for axis in ROWS) if mesh else 1
 
 
 def pmapped(

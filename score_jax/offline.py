@@ -197,6 +197,7 @@ def correct(
     temperature: float,
     mesh: Mesh | None = None,
     parts: int = 1,
+    samples: int = 1,
 ) -> tuple[Experience, Graded]:
     """Samples a second attempt after each given first one.
 
@@ -209,7 +210,7 @@ def correct(
       problems: the problem of each row.
       firsts: what each row is given; the same for all rows of a problem that stand together, so that its
         reward is part of their baseline.
-      keys, temperature, mesh, parts: see `rollout.roll_out`.
+      keys, temperature, mesh, parts, samples: see `rollout.roll_out`.
 
     Returns:
       Experience in the layout of the actor's own episodes, and what the host read out of it.
@@ -217,7 +218,7 @@ def correct(
     actor = corrector(actor)
     shown = [dataclasses.replace(p, first=first.text) for p, first in zip(problems, firsts, strict=True)]
     episodes, graded = rollout.roll_out(
-        actor, params, shown, keys, temperature=temperature, mesh=mesh, parts=parts
+        actor, params, shown, keys, temperature=temperature, mesh=mesh, parts=parts, samples=samples
     )
     decisive = rollout.experience_of(actor, episodes, graded).decisive
     graded = _with_firsts(actor, graded, firsts)

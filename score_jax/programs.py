@@ -21,7 +21,7 @@ from score_jax.config_check import SMALL
 from score_jax.mesh import by_row, check_rows, placed
 from score_jax.released import load_tokenizer
 from score_jax.rl import learner_of
-from score_jax.rollout import jitted_sample
+from score_jax.rollout import jitted_sample, prompt_rows
 from score_jax.sampling import Slots
 from score_jax.schedule import objective_at
 from score_jax.step import train_step
@@ -86,7 +86,8 @@ def trace(
     base, frozen, params = on_mesh(base), on_mesh(frozen), on_mesh(params)
     reference = base if stage.reference == "base" else params
 
-    prompted = rows((part, slots.prompt), jnp.int32), rows((part,), key.dtype)
+    prompts = part // prompt_rows(part, learner.samples, mesh)
+    prompted = rows((prompts, slots.prompt), jnp.int32), rows((part,), key.dtype)
     sampled = jitted_sample().lower(
         models.for_params(model, params),
         params,

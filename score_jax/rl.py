@@ -21,7 +21,7 @@ from score_jax.mesh import mesh_of, spread
 from score_jax.metrics import summarize
 from score_jax.retention import note_of
 from score_jax.rollout import Actor, Graded
-from score_jax.schedule import batch_of, beta_2_after, learning_rate_at, objective_at
+from score_jax.schedule import asks_for_kl, batch_of, beta_2_after, learning_rate_at, objective_at
 from score_jax.step import Learner, Optimizer, train_step
 from score_jax.types import Experience, Problem, TrainState
 
@@ -122,6 +122,7 @@ def learner_of(
         micro_batches=config.micro_batches,
         chunk=config.score_chunk,
         remat=config.remat,
+        reference=asks_for_kl(config, stage),
         mesh=mesh,
     )
 
@@ -148,6 +149,7 @@ def gather(
         "temperature": config.temperature,
         "mesh": mesh_of(config),
         "parts": config.rollout_parts,
+        "samples": samples,
     }
     gathered = []
     if online:
@@ -171,7 +173,7 @@ def step_metrics(graded: Graded, numbers: dict) -> dict[str, float]:
     row |= by_attempt("reward", graded.rewards.mean(axis=0))
     share = graded.sampled.mean(axis=0)
     sampled = np.flatnonzero(share)
-    for name in ("kl", "entropy", "length", "policy"):
+    for name in (name for name in ("kl", "entropy", "length", "policy") if name in numbers):
         # `train_step` divides sums by all episodes, but those of entropy by the tokens.
         of = np.ones_like(share) if name == "entropy" else share
         row |= {f"{name}_t{i + 1}": float(numbers[name][i] / of[i]) for i in sampled}

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int, Key
 from score_jax import hosts, prompts, sampling
 from score_jax import model as models
 from score_jax.chat import Format
-from score_jax.mesh import spread
+from score_jax.mesh import shares, spread
 from score_jax.sampling import Slots
 from score_jax.task import Task
 from score_jax.types import CONTEXT, Episodes, Experience, Problem
@@ -148,6 +148,12 @@ def jitted_sample() -> jax.stages.Wrapped:
     return jax.jit(sampling.sample, static_argnames=("model", "slots", "pad", "end", "mesh"))
 
 
+def prompt_rows(rows: int, samples: int, mesh: Mesh | None) -> int:
+    """How many of `rows` that are sampled at once share a prompt, which is then computed once: all samples of
+    a problem, or 1 where the devices cannot share out so few prompts evenly."""
+    return 1 if rows % (samples * shares(mesh)) else samples
+
+
 def roll_out(
     actor: Actor,
     params: dict,
@@ -157,17 +163,27 @@ def roll_out(
     temperature: float,
     mesh: Mesh | None = None,
     parts: int = 1,
+    samples: int = 1,
 ) -> tuple[Episodes, Graded]:
-    """Samples an episode per problem and grades its attempts. For K samples give each problem K times.
+    """Samples an episode per problem and grades its attempts.
 
-    The episodes are sampled in `parts`, one after the other, so that the KV cache is that of one part; the
-    rows of a part are spread over the mesh.
+    Args:
+      actor: see there.
+      params: all of its model's parameters.
+      problems: a row each; for K samples each stands there K times, one after the other.
+      keys: of the rows.
+      temperature: 0 takes the likeliest token.
+      mesh: the rows of a part are spread over it.
+      parts: in which the episodes are sampled, one after the other, so that the KV cache is that of one part.
+      samples: K. A prompt is computed once for its K rows, where the devices can share out the prompts.
     """
-    prompt_ids = prompts.encode_prompts(actor.format, problems, actor.slots)
     size = len(problems) // parts
+    together = prompt_rows(size, samples, mesh)
+    prompt_ids = prompts.encode_prompts(actor.format, problems[::together], actor.slots)
     sampled = []
     for start in range(0, len(problems), size):
-        part = prompt_ids[start : start + size], keys[start : start + size]
+        asked = slice(start // together, (start + size) // together)
+        part = prompt_ids[asked], keys[start : start + size]
         sampled.append(
             jitted_sample()(
                 models.for_params(actor.model, params),

@@ -110,7 +110,7 @@ class _Decoding:
 def sample(
     model: nn.Module,
     params: dict,
-    prompts: Int[Array, "E P"],
+    prompts: Int[Array, "Q P"],
     row_keys: Key[Array, "E"],
     *,
     slots: Slots,
@@ -119,7 +119,9 @@ def sample(
     end: int,
     mesh: Mesh | None = None,
 ) -> Episodes:
-    """Samples N attempts per prompt; attempt i + 1 reads attempt i from the cache, nothing is computed twice.
+    """Samples N attempts per row; attempt i + 1 reads attempt i from the cache, nothing is computed twice.
+
+    A prompt is computed once, for all of its E / Q samples, which stand together.
 
     Where the layout has critiques, one is sampled before each later attempt.
 
@@ -129,7 +131,7 @@ def sample(
     Args:
       model: a Gemma whose layers keep a KV cache.
       params: its parameters.
-      prompts: token ids, left-padded with `pad`.
+      prompts: token ids, left-padded with `pad`; Q divides E.
       row_keys: one key per row, made from the *global* row number: the same samples on any number of devices.
       slots: the transcript's layout.
       temperature: 0 takes the likeliest token.
@@ -141,9 +143,9 @@ def sample(
       Episodes. An attempt without `end` ran out of its slot.
     """
     params = gathered(params, mesh)  # once, and not for every token
-    rows = prompts.shape[0]
+    count, samples = prompts.shape[0], row_keys.shape[0] // prompts.shape[0]
     dtype = params["embedder"]["input_embedding"].dtype
-    shape = (rows, slots.length)
+    shape = (count, slots.length)
     episodes = Episodes(
         tokens=jnp.full(shape, pad, jnp.int32).at[:, : slots.prompt].set(prompts),
         attempt=jnp.full(shape, PADDING, jnp.int32)
@@ -151,7 +153,7 @@ def sample(
         .set(jnp.where(prompts == pad, PADDING, CONTEXT)),
         logp=jnp.zeros(shape, jnp.float32),
     )
-    cache = model.config.init_cache(batch_size=rows, dtype=dtype, cache_length=0)
+    cache = model.config.init_cache(batch_size=count, dtype=dtype, cache_length=0)
     fed = 0  # transcript tokens that the cache holds
     for segment in slots.segments:
         if segment.before:
@@ -159,6 +161,10 @@ def sample(
         # The cache grows here and not up front: the first attempt need not attend over the second's place.
         cache = keep_cache(_grow(cache, segment.stop - fed, fed), mesh)
         cache, logits = _feed(model, params, cache, episodes, fed, segment.start)
+        if fed == 0:
+            each = lambda x: jnp.repeat(x, samples, axis=0)
+            cache, logits, episodes = jax.tree.map(each, (cache, logits, episodes))
+            cache = keep_cache(cache, mesh)
         cache, episodes = _decode(
             model,
             params,

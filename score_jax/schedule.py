@@ -74,6 +74,12 @@ def objective_at(
     return jax.tree.map(jnp.float32, objective)
 
 
+def asks_for_kl(config: ml_collections.ConfigDict, stage: ml_collections.ConfigDict) -> bool:
+    """Whether any update of a stage penalises the KL to the reference; if none does, it need not be run."""
+    sections = [config[key] for key in stage.between] if stage.objective == "unified" else [stage]
+    return any(section.beta_1 > 0 or section.beta_2 > 0 for section in sections)
+
+
 def ramp_at(stage: ml_collections.ConfigDict, step: int) -> float:
     """How far a unified stage has gone from its first objective (0) to its second (1), linearly."""
     begin, end = (share * stage.steps for share in stage.ramp)

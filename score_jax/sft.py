@@ -265,6 +265,7 @@ def collect(
                 temperature=config.temperature,
                 mesh=mesh_of(config),
                 parts=config.rollout_parts,
+                samples=samples,
             )
             tokens, attempt = hosts.fetch(episodes.tokens), hosts.fetch(episodes.attempt)
             traces = traces_of(tokens, attempt, graded.rewards, problems, actor.slots)

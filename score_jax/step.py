@@ -91,6 +91,7 @@ class Learner:
       micro_batches: the gradient is accumulated over so many parts of the batch; problems stay whole.
       chunk: positions whose vocabulary-wide scores are held at a time.
       remat: the backward pass computes each layer anew, see `policy.hidden_states`.
+      reference: whether the reference is run; without it no KL is penalised, nor told.
       mesh: the state keeps its layout on it, and the paper's modules run on its rows; None: one device.
     """
 
@@ -103,6 +104,7 @@ class Learner:
     micro_batches: int = 1
     chunk: int = 64
     remat: bool = False
+    reference: bool = True
     mesh: Mesh | None = None
 
 
@@ -131,9 +133,9 @@ def rl_loss(
     )
     reference, ref_logp = None, episodes.logp
     with jax.named_scope("reference"):
-        if learner.kl_estimator == "full":
+        if learner.reference and learner.kl_estimator == "full":
             reference = policy.Reference(hidden(ref_params), head(ref_params))
-        else:
+        elif learner.reference:
             ref_logp = score(ref_params).logp
     scores = score(params, reference=jax.lax.stop_gradient(reference))
 
@@ -155,9 +157,9 @@ def rl_loss(
     by_attempt = lambda x: attempts_lib.per_attempt(x, episodes.attempt, count)
     sums = lambda x: by_attempt(x).sum(axis=0)
     kl_tokens = scores.kl if reference is not None else scores.logp - ref_logp
-    return loss, {
+    told = {"kl": sums(kl_tokens)} if learner.reference else {}
+    return loss, told | {
         "tokens": sums((episodes.attempt > 0).astype(jnp.float32)),
-        "kl": sums(kl_tokens),
         "entropy": sums(scores.entropy),
         "policy": (advantages * by_attempt(scores.logp)).sum(axis=0),
         "sampler_gap": jnp.max(jnp.abs(scores.logp - episodes.logp)),
@@ -191,7 +193,8 @@ def train_step(
     Returns:
       The new state, and metrics: loss, grad_norm, skipped (see `Optimizer.apply_finite`), sampler_gap (the
       largest |log-prob of the sampler − of the scorer|), and per attempt: length (mean tokens), kl (mean
-      nats), entropy (mean nats per token), policy (|mean A_i log π(y_i)|, the size of its policy term).
+      nats; where the reference is run), entropy (mean nats per token), policy (|mean A_i log π(y_i)|, the
+      size of its policy term).
     """
     episodes = experience.rewards.shape[0]
     if episodes % (learner.micro_batches * learner.samples):
@@ -222,10 +225,11 @@ def train_step(
     metrics |= {
         "sampler_gap": sums["sampler_gap"].max(),
         "length": tokens / episodes,
-        "kl": sums["kl"].sum(axis=0) / episodes,
         "entropy": sums["entropy"].sum(axis=0) / tokens,
         "policy": jnp.abs(sums["policy"].sum(axis=0)) / episodes,
     }
+    if learner.reference:
+        metrics["kl"] = sums["kl"].sum(axis=0) / episodes
     return keep_layout(state, learner.mesh), keep_whole(metrics, learner.mesh)
 
 

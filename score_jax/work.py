@@ -2,8 +2,8 @@
 
 It is what has to be done and not what a compiler makes of it: a token attends over what it may see and not
 over padding or masked places, logits are made where a token is sampled or scored and nowhere else, nothing is
-computed anew in the backward pass, and each token but the last is run through the model once. For each row,
-with all slots full:
+computed anew in the backward pass, each token but the last is run through the model once, and a prompt once
+for all samples of its problem. For each row, with all slots full:
 
     forward   2 operations per kernel parameter and token
               + 4 H d per layer, token, and token that it sees (of a local layer: within its window)
@@ -148,21 +148,21 @@ def _count(leaves: Mapping[str, Any], pattern: str) -> int:
     return sum(leaf.size for name, leaf in leaves.items() if re.fullmatch(pattern, name))
 
 
-def rollout_work(sizes: Sizes, slots: Slots, rows: int) -> list[Part]:
-    """Sampling all attempts of `rows` episodes at once.
+def rollout_work(sizes: Sizes, slots: Slots, rows: int, prompts: int) -> list[Part]:
+    """Sampling all attempts of `rows` episodes at once, which have so many `prompts`.
 
     Before each segment what the cache lacks is fed, the last token of the segment before it included, and
     gives the logits of its first token; each of its other tokens takes a step of its own.
     """
     parts, fed = [], 0
 
-    def feed(name: str, start: int, stop: int) -> Part:
-        cost = Cost(rows * sizes.forward(start, stop, 1), sizes.bytes + rows * sizes.cache(start, stop))
+    def feed(name: str, start: int, stop: int, count: int) -> Part:
+        cost = Cost(count * sizes.forward(start, stop, 1), sizes.bytes + count * sizes.cache(start, stop))
         return Part(name, cost)
 
     for segment in slots.segments:
-        parts.append(feed("prefill", fed, segment.start))
-        parts += [feed("decode", at, at + 1) for at in range(segment.start, segment.stop - 1)]
+        parts.append(feed("prefill", fed, segment.start, rows if fed else prompts))
+        parts += [feed("decode", at, at + 1, rows) for at in range(segment.start, segment.stop - 1)]
         fed = segment.stop - 1
     return parts
 
@@ -172,7 +172,9 @@ def scoring_work(sizes: Sizes, slots: Slots, rows: int, name: str = "forward") -
     return [Part(name, Cost(rows * sizes.forward(0, slots.length - 1, sampled(slots)), sizes.bytes))]
 
 
-def update_work(sizes: Sizes, slots: Slots, rows: int, itemsize: int) -> list[Part]:
+def update_work(
+    sizes: Sizes, slots: Slots, rows: int, itemsize: int, *, reference: bool = True
+) -> list[Part]:
     """One update: the reference's forward pass, the policy's, the backward pass, Adam.
 
     Args:
@@ -180,10 +182,12 @@ def update_work(sizes: Sizes, slots: Slots, rows: int, itemsize: int) -> list[Pa
       slots: the layout of the transcripts.
       rows: episodes.
       itemsize: bytes of a number of what is trained, its gradient and its moments.
+      reference: whether a KL is asked for, and so the reference.
     """
+    frozen = dataclasses.replace(sizes, adapters=0)
     backward = rows * sizes.backward(slots.length - 1, sampled(slots))
     return [
-        *scoring_work(dataclasses.replace(sizes, adapters=0), slots, rows, "reference"),
+        *(scoring_work(frozen, slots, rows, "reference") if reference else ()),
         *scoring_work(sizes, slots, rows),
         Part("backward", Cost(backward, sizes.bytes)),
         Part("optimizer", Cost(0.0, 8.0 * itemsize * sizes.trained)),

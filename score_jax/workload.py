@@ -20,7 +20,7 @@ from score_jax.mesh import make_mesh, place, spread
 from score_jax.objectives import Objective
 from score_jax.programs import model_of
 from score_jax.rl import learner_of
-from score_jax.rollout import jitted_sample, row_keys
+from score_jax.rollout import jitted_sample, prompt_rows, row_keys
 from score_jax.sampling import Slots
 from score_jax.schedule import objective_at
 from score_jax.step import Learner, train_step
@@ -42,6 +42,7 @@ class Workload:
       base: the reference's parameters.
       state: the policy's.
       prompts: random tokens that fill their slot.
+      together: how many episodes stand together that share a prompt.
     """
 
     model: nn.Module
@@ -51,12 +52,13 @@ class Workload:
     parts: int
     base: dict
     state: TrainState
-    prompts: Int[np.ndarray, "E P"]
+    prompts: Int[np.ndarray, "Q P"]
+    together: int
 
     @property
     def episodes(self) -> int:
         """E."""
-        return len(self.prompts)
+        return len(self.prompts) * self.together
 
     def params(self) -> dict:
         """All parameters of the policy."""
@@ -67,11 +69,12 @@ class Workload:
         """Samples all attempts of all episodes."""
         keys = row_keys(0, "train", 0, self.episodes)
         size = self.episodes // self.parts
+        asked = lambda start: slice(start // self.together, (start + size) // self.together)
         sampled = [
             jitted_sample()(
                 self.model,
                 params,
-                *spread((self.prompts[start : start + size], keys[start : start + size]), self.learner.mesh),
+                *spread((self.prompts[asked(start)], keys[start : start + size]), self.learner.mesh),
                 slots=self.slots,
                 temperature=self.learner.temperature,
                 pad=_PAD,
@@ -138,10 +141,12 @@ def workload_of(config: ml_collections.ConfigDict, instruction: int, attempts: i
     learner = learner_of(config, stage, model, mesh)
     slots = layout_of(config, stage, instruction)
     base, state = _parameters(model, learner, config.train_dtype, mesh)
-    shape = (config.problems_per_step * learner.samples, slots.prompt)
+    episodes = config.problems_per_step * learner.samples
+    together = prompt_rows(episodes // config.rollout_parts, learner.samples, mesh)
+    shape = (episodes // together, slots.prompt)
     prompts = np.random.default_rng(0).integers(1, model.config.num_embed, shape, np.int32)
     objective = objective_at(config, stage, 0, stage.beta_2)
-    return Workload(model, slots, learner, objective, config.rollout_parts, base, state, prompts)
+    return Workload(model, slots, learner, objective, config.rollout_parts, base, state, prompts, together)
 
 
 def stage_of(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

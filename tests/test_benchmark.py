@@ -141,9 +141,10 @@ def test_all_slots_are_filled(episodes):
 def test_parts_are_sampled_with_the_keys_of_their_own_rows(load, episodes):
     tokens = np.asarray(episodes.tokens)
     assert len(np.unique(tokens[:, 4:], axis=0)) == 4
-    np.testing.assert_array_equal(tokens[:, :4], load.prompts)
+    np.testing.assert_array_equal(tokens[::2, :4], load.prompts)
+    np.testing.assert_array_equal(tokens[1::2, :4], load.prompts)
     assert works_of(load, sizes_of(load.model))["rollout"] == 2 * rollout_work(
-        sizes_of(load.model), load.slots, 2
+        sizes_of(load.model), load.slots, 2, 1
     )
 
 

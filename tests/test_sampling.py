@@ -225,6 +225,25 @@ def test_eight_devices_sample_what_one_does(sizes):
     np.testing.assert_allclose(spread.logp, one.logp, atol=1e-5)
 
 
+@pytest.mark.parametrize("slots", [SLOTS, CRITIQUED])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_prompt_is_computed_once_for_its_samples_and_they_are_the_same(count, slots):
+    tokens, row_keys = prompts()[:count], keys()
+    each = np.repeat(tokens, ROWS // count, axis=0)
+    together, apart = (sample(asked, row_keys, slots=slots) for asked in (tokens, each))
+    np.testing.assert_array_equal(together.tokens, apart.tokens)
+    np.testing.assert_array_equal(together.attempt, apart.attempt)
+    np.testing.assert_allclose(together.logp, apart.logp, atol=1e-5)
+
+
+def test_prompts_on_eight_devices_are_computed_once_each():
+    devices = tiny.mesh(2, 2, 2)
+    tokens, row_keys = prompts()[:4], keys()
+    spread = sample(*jax.device_put((tokens, row_keys), mesh.by_row(devices)), devices=devices)
+    np.testing.assert_array_equal(spread.tokens, sample(tokens, row_keys).tokens)
+    assert len(spread.tokens.sharding.device_set) == 8
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
 def test_draw_follows_the_softmax(temperature):
     draws = 20_000

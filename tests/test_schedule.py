@@ -48,6 +48,23 @@ def test_a_unified_stage_goes_from_eq_3_to_eq_4():
     assert objective_numbers(config, 10) == [[0.5, 1], [0, 5], [0.065, 0.015]]  # half-way
 
 
+@pytest.mark.parametrize(
+    ("changes", "asked"),
+    [
+        ({}, True),
+        ({"stage1.beta_1": 0.0}, True),
+        ({"stage1.beta_1": 0.0, "stage1.beta_2": 0.0}, True),
+        ({"stage1.beta_1": 0.0, "stage1.beta_2": 0.0, "stage2.beta_1": 0.0}, False),
+    ],
+)
+def test_a_kl_is_asked_for_by_any_coefficient(changes, asked):
+    config = unified_config()
+    config.update_from_flattened_dict(changes)
+    assert schedule.asks_for_kl(config, config.whole) is asked
+    for stage in (config.stage1, config.stage2):
+        assert schedule.asks_for_kl(config, stage) is (stage.beta_1 > 0 or stage.beta_2 > 0)
+
+
 def test_the_ramp_is_linear():
     stage = unified_config(steps=10, ramp=(0.2, 0.7)).whole
     shares = [schedule.ramp_at(stage, step) for step in range(10)]

@@ -150,6 +150,21 @@ def assert_same_update(found, expected):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), metrics, other_metrics)
 
 
+@pytest.mark.parametrize("estimator", ["k1", "k3", "full"])
+def test_where_no_kl_is_asked_for_the_reference_is_not_read(estimator):
+    free = OBJECTIVE.replace(kl_coef=np.zeros(2))
+    learner = dataclasses.replace(LEARNER, kl_estimator=estimator)
+    state, metrics = train(learner, free)
+    assert (np.abs(metrics.pop("kl")) > 1e-3).any()
+    nowhere = jax.tree.map(lambda x: jnp.full_like(x, np.nan), REF_PARAMS)
+    without = dataclasses.replace(learner, reference=False)
+    found = step.train_step(
+        OPTIMIZER.init(tiny.copy(PARAMS)), {}, nowhere, experience(), free, jnp.float32(1e-2), learner=without
+    )
+    assert found[1]["skipped"] == 0
+    assert_same_update(found, (state, metrics))
+
+
 @pytest.mark.parametrize("micro_batches", [2, 4])
 def test_accumulation_equals_the_big_batch(micro_batches):
     assert_same_update(train(dataclasses.replace(LEARNER, micro_batches=micro_batches)), train())

@@ -81,7 +81,7 @@ def test_the_sizes_of_a_model():
 @pytest.mark.parametrize("name", SLOTS)
 def test_sampling_runs_every_token_but_the_last_once(name):
     slots = SLOTS[name]
-    parts = rollout_work(sizes_of(tiny.model()), slots, rows=3)
+    parts = rollout_work(sizes_of(tiny.model()), slots, rows=3, prompts=3)
     everywhere = np.ones(slots.length, bool)
     everywhere[-1] = False
     assert of(parts, "prefill", "decode")[0] == sum(walk(slots, 3, everywhere))
@@ -104,7 +104,16 @@ def test_decoding_reads_the_parameters_and_what_each_token_sees(name):
             used = seen[:, begin:stop].any(axis=1)
             expected.append(sizes.bytes + 3 * entry * int(used[:, :begin].sum() + 2 * (stop - begin)))
         fed = segment.stop - 1
-    assert [part.cost.memory for part in rollout_work(sizes, slots, rows=3)] == expected
+    assert [part.cost.memory for part in rollout_work(sizes, slots, rows=3, prompts=3)] == expected
+
+
+@pytest.mark.parametrize("name", SLOTS)
+def test_a_prompt_is_computed_once_for_all_of_its_samples(name):
+    sizes = sizes_of(tiny.model())
+    apart, together = (rollout_work(sizes, SLOTS[name], rows=6, prompts=count) for count in (6, 2))
+    assert together[1:] == apart[1:]
+    assert together[0].cost.flops == apart[0].cost.flops / 3
+    assert together[0].cost.memory - sizes.bytes == (apart[0].cost.memory - sizes.bytes) / 3
 
 
 @pytest.mark.parametrize("name", SLOTS)
@@ -198,7 +207,7 @@ def test_no_program_does_with_less(shapes_for_arrays, rank, estimator, most):
     programs = {p.name: p for p in trace(config, config.stage2, model, slots, tiny.mesh(1))}
     sizes = sizes_of(model)
     needed = {
-        "rollout": rollout_work(sizes, slots, rows=16),
+        "rollout": rollout_work(sizes, slots, rows=16, prompts=4),
         "update": update_work(sizes, slots, rows=16, itemsize=4),
     }
     for name in most:
@@ -211,7 +220,7 @@ def test_no_program_does_with_less(shapes_for_arrays, rank, estimator, most):
 
 def test_parts_of_a_rollout_are_work_of_their_own():
     sizes = sizes_of(tiny.model())
-    whole, half = (rollout_work(sizes, SLOTS["two"], rows) for rows in (4, 2))
+    whole, half = (rollout_work(sizes, SLOTS["two"], rows, rows // 2) for rows in (4, 2))
     assert of(whole, "prefill", "decode")[0] == 2 * of(half, "prefill", "decode")[0]
     # Parameters are read for each part again.
     more = 2 * of(half, "decode")[1] - of(whole, "decode")[1]
