@@ -30,4 +30,4 @@ CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.."
 .venv/bin/python -m ruff format --check
 # A file's tests stay in one process, which shares what it has compiled.
 exec .venv/bin/python -m pytest \
-  --numprocesses="${SCORE_JAX_TEST_PROCESSES:-2}" --dist=loadfile "$@"
+  --numprocesses="${SCORE_JAX_TEST_PROCESSES:-2}" --dist=loadfile --no-loadscope-reorder "$@"

@@ -41,6 +41,18 @@ with jaxtyping.install_import_hook("score_jax", "beartype.beartype"):
     import score_jax.train  # noqa: F401
 
 
+# Files of minutes, the longest first: begun last, one of them would keep one process at work alone.
+LONG = (
+    *("test_survival", "test_configs", "test_hosts", "test_notebooks", "test_mesh_runs", "test_offline"),
+    *("test_config_property", "test_diagnosis", "test_study", "test_model"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files in the order of `LONG`, then all others; launch/test.sh has pytest-xdist keep it."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
 @pytest.fixture(autouse=True, scope="module")
 def programs_of_one_file():
     """Drops what a file's tests have compiled. Each program takes some memory maps, of which Linux gives a

@@ -315,13 +315,13 @@ sys.exit(int(os.environ.get(name.upper(), 0)))
 @pytest.mark.parametrize(
     ("env", "status", "last"),
     [
-        ({}, 0, "pytest --numprocesses=2 --dist=loadfile -k some thing"),
-        ({"PYTEST": "5"}, 5, "pytest --numprocesses=2 --dist=loadfile -k some thing"),
+        ({}, 0, "pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder -k some thing"),
+        ({"PYTEST": "5"}, 5, "pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder -k some thing"),
         ({"RUFF": "3"}, 3, "ruff check"),
         (
             {"SCORE_JAX_TEST_PROCESSES": "4"},
             0,
-            "pytest --numprocesses=4 --dist=loadfile -k some thing",
+            "pytest --numprocesses=4 --dist=loadfile --no-loadscope-reorder -k some thing",
         ),
     ],
 )
