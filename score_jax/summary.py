@@ -33,7 +33,7 @@ def summary(workdir: str | Path) -> None:
     for title, row in examples(run.attempts[last]):
         say(f"\n{title}\n{row['prompt'].strip()}")
         print_attempts(row["attempts"])
-    say("\nWhat to try next:")
+    say("\nWhat to try next, in the project's environment (. .venv/bin/activate):")
     for text, options in (
         ("a problem of your own", f"solve --workdir={workdir}"),
         ("curves, intervals and all transcripts", f"report --workdir={workdir}"),
@@ -54,14 +54,17 @@ def numbers(results: Mapping[str, Mapping], last: str) -> rich.table.Table:
 
 
 def examples(rows: Sequence[Mapping]) -> list[tuple[str, Mapping]]:
-    """Two of an evaluation's rows with a heading each: one that the last attempt corrected, if any, and one
-    that it did not."""
-    wrong = [row for row in rows if row["rewards"][0] < 1]
-    corrected = [row for row in wrong if row["rewards"][-1] == 1]
-    left = [row for row in wrong if row["rewards"][-1] < 1] or [row for row in rows if row not in wrong]
-    found = [("Corrected:", row) for row in corrected[:1]]
-    heading = "Still wrong:" if left and left[0]["rewards"][-1] < 1 else "Right from the start:"
-    return found + [(heading, row) for row in left[:1]]
+    """Two of an evaluation's rows with a heading each, of different outcomes if there are: first of all one
+    that the last attempt corrected."""
+    outcome = lambda row: (row["rewards"][0] == 1, row["rewards"][-1] == 1)
+    headings = {
+        (False, True): "Corrected:",
+        (False, False): "Still wrong:",
+        (True, True): "Right from the start:",
+        (True, False): "Spoiled:",
+    }
+    first = {outcome(row): row for row in reversed(rows)}
+    return [(heading, first[kind]) for kind, heading in headings.items() if kind in first][:2]
 
 
 def _cell(result: Mapping, key: str) -> str:

@@ -63,6 +63,14 @@ def test_a_run_that_corrects_nothing_shows_one_that_was_right(tmp_path, capsys):
     assert "Right from the start:\nRiddle a?" in said and "Corrected:" not in said and "Still" not in said
 
 
+def test_the_two_differ_in_their_outcome(tmp_path, capsys):
+    rewards = ([1.0, 0.0], [0.0, 0.0], [1.0, 1.0], [0.0, 0.0])
+    write(tmp_path, [row("base", name, pair) for name, pair in zip("abcd", rewards, strict=True)])
+    assert main(["summary", f"--workdir={tmp_path}"]) == 0
+    left, right = capsys.readouterr().out.split("Still wrong:")[1].split("Right from the start:")
+    assert "Riddle b?" in left and "Riddle c?" in right and "Spoiled" not in right
+
+
 def test_a_single_attempt_has_no_second_number(tmp_path, capsys):
     one = row("base", "a", [1.0], ("it is 10",)) | {"finished": [True]}
     write(tmp_path, [one])
