@@ -18,7 +18,8 @@ from score_jax.board import Board
 from score_jax.records import append_jsonl, read_jsonl, write_jsonl
 from score_jax.tracker import Tracker
 
-console = rich.console.Console(highlight=False, soft_wrap=True)
+# In a notebook, too, as lines of text: rich would make a piece of HTML of each.
+console = rich.console.Console(highlight=False, soft_wrap=True, force_jupyter=False)
 
 
 def say(text: str) -> None:
