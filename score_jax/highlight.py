@@ -62,7 +62,7 @@ def highlighted(
 
     Args:
       title: what the numbers are.
-      texts: of each token, see `pieces`.
+      texts: of each token, see `pieces`; what is "" is left out.
       attempt: who wrote it: numbers stand on sampled tokens alone, what was given is grey.
       values: a number for each token; None shows the transcript without any.
       deepest: the absolute value that has the deepest colour; 0: the largest there is.
@@ -73,12 +73,12 @@ def highlighted(
         deepest = float(np.abs(values[sampled]).max(initial=0.0))
     parts, author = [], PADDING
     for index, (text, by) in enumerate(zip(texts, attempt.tolist(), strict=True)):
-        if by != PADDING and by != author:
-            parts.append(f"<br><b>{by if by > CONTEXT else ''}</b> " if author != PADDING else "")
-            author = by
-        shown = html.escape(text).replace("\n", _LINE)
         if not text:
             continue
+        if by != author:
+            parts.append("<br>" * (author != PADDING) + f"<b>{by}</b> " * (by > CONTEXT))
+            author = by
+        shown = html.escape(text).replace("\n", _LINE)
         if by == CONTEXT:
             parts.append(f'<span style="opacity:.65">{shown}</span>')
         elif values is None:
@@ -96,4 +96,5 @@ def _coloured(shown: str, value: float, deepest: float, digits: int) -> str:
     colour = f"rgba({_ABOVE if value > 0 else _BELOW},{_DEEPEST * share:.2f})"
     number = f"{value:.{digits}f}"
     number = number.lstrip("-") if float(number) == 0 else number.replace("-", MINUS)
-    return f'<ruby style="background:{colour}">{shown}<rt>{number}</rt></ruby>'
+    edge = "border-left:1px solid rgba(128,128,128,.5)"
+    return f'<ruby style="background:{colour};{edge}">{shown}<rt style="padding:0 .3em">{number}</rt></ruby>'

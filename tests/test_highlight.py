@@ -7,6 +7,7 @@ import pytest
 
 from score_jax.chat import plain
 from score_jax.highlight import highlighted, pieces
+from score_jax.report import MINUS
 from score_jax.tokenizer import train_tokenizer
 from score_jax.types import CONTEXT, PADDING
 
@@ -50,9 +51,9 @@ def test_each_sampled_token_stands_under_its_number(format, row):
     values = np.linspace(-3, 1, len(tokens))
     page = highlighted("A <title>", texts, attempt, values)
     assert "A &lt;title&gt;" in page and "<b>3</b>" not in page
-    numbers = [float(number.replace("\N{MINUS SIGN}", "-")) for number in re.findall(r"<rt>(.*?)</rt>", page)]
+    numbers = [float(number) for number in re.findall(r"<rt[^>]*>(.*?)</rt>", page.replace(MINUS, "-"))]
     np.testing.assert_allclose(numbers, values[attempt > CONTEXT], atol=0.0051)
-    colours = re.findall(r"rgba\(([\d,]+),([\d.]+)\)", page)
+    colours = re.findall(r"background:rgba\(([\d,]+),([\d.]+)\)", page)
     assert len({hue for hue, _ in colours}) == 2
     shares = np.array([float(opacity) for _, opacity in colours])
     wanted = np.abs(values[attempt > CONTEXT]) / np.abs(values[attempt > CONTEXT]).max()
@@ -63,6 +64,6 @@ def test_a_common_scale_makes_transcripts_comparable(format, row):
     tokens, attempt = row
     texts = pieces(format, tokens, attempt)
     faint = highlighted("", texts, attempt, np.full(len(tokens), 1.0), deepest=10.0)
-    assert {float(x) for x in re.findall(r"rgba\([\d,]+,([\d.]+)\)", faint)} == {0.06}
+    assert {float(x) for x in re.findall(r"background:rgba\([\d,]+,([\d.]+)\)", faint)} == {0.06}
     assert "<ruby" not in highlighted("", texts, attempt)
     assert "\N{MINUS SIGN}0" not in highlighted("", texts, attempt, np.full(len(tokens), -1e-9))
