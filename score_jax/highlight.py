@@ -35,7 +35,9 @@ def pieces(format: Format, tokens: Int[np.ndarray, "L"], attempt: Int[np.ndarray
     """
     special = format.tokenizer.special_tokens
     silent = {int(special.PAD), int(special.BOS)}
-    found, before, author = [], [], PADDING
+    found: list[str] = []
+    before: list[int] = []
+    author = PADDING
     for token, by in zip(tokens.tolist(), attempt.tolist(), strict=True):
         before, author = ([], by) if by != author else (before, author)
         if by == PADDING or token in silent:
