@@ -80,7 +80,8 @@ def highlighted(
         if by != author:
             parts.append("<br>" * (author != PADDING) + f"<b>{by}</b> " * (by > CONTEXT))
             author = by
-        shown = html.escape(text).replace("\n", _LINE)
+        # Alone in an element a dollar sign opens no formula, which notebooks would set.
+        shown = html.escape(text).replace("\n", _LINE).replace("$", "<span>$</span>")
         if by == CONTEXT:
             parts.append(f'<span style="opacity:.65">{shown}</span>')
         elif values is None:

@@ -11,7 +11,7 @@ from score_jax.report import MINUS
 from score_jax.tokenizer import train_tokenizer
 from score_jax.types import CONTEXT, PADDING
 
-TEXTS = ["What is 1 + 1?\n", "It is <b>3</b> & no more.", "Look again.\n", "It is 2."]
+TEXTS = ["What is 1 + 1?\n", "It is <b>$3$</b> & no more.", "Look again.\n", "It is 2."]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,8 @@ def test_each_sampled_token_stands_under_its_number(format, row):
     texts = pieces(format, tokens, attempt)
     values = np.linspace(-3, 1, len(tokens))
     page = highlighted("A <title>", texts, attempt, values)
-    assert "A &lt;title&gt;" in page and "<b>3</b>" not in page
+    assert "A &lt;title&gt;" in page and "<b>$" not in page
+    assert "$" in page and "$" not in page.replace("<span>$</span>", "")
     numbers = [float(number) for number in re.findall(r"<rt[^>]*>(.*?)</rt>", page.replace(MINUS, "-"))]
     np.testing.assert_allclose(numbers, values[attempt > CONTEXT], atol=0.0051)
     colours = re.findall(r"background:rgba\(([\d,]+),([\d.]+)\)", page)
