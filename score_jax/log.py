@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, SupportsFloat
@@ -18,7 +19,13 @@ from score_jax.board import Board
 from score_jax.records import append_jsonl, read_jsonl, write_jsonl
 from score_jax.tracker import Tracker
 
-console = rich.console.Console(highlight=False, soft_wrap=True)
+# In a notebook lines of text, as in a file: rich would make HTML of each, or draw a bar again and again.
+console = rich.console.Console(
+    highlight=False,
+    soft_wrap=True,
+    force_jupyter=False,
+    force_terminal=False if "ipykernel" in sys.modules else None,
+)
 
 
 def say(text: str) -> None:

@@ -70,11 +70,11 @@ def write_report(workdir: str | Path, *, transcript_bytes: int = TRANSCRIPT_BYTE
         tiles=_tiles(run.results),
         table=result_table(run.results),
         smoothing={"curves": charts.smoothing(run.steps), "pre": charts.smoothing(run.pretraining)},
-        curves=_curves(run.steps, MAIN_CURVES),
-        more_curves=[*_flow_curve(run.steps), *_curves(run.steps, MORE_CURVES)],
-        edits=_edit_charts(run.attempts),
+        curves=curves(run.steps, MAIN_CURVES),
+        more_curves=[*_flow_curve(run.steps), *curves(run.steps, MORE_CURVES)],
+        edits=edit_charts(run.attempts),
         levels=_level_charts(run.results),
-        pretraining=_curves(run.pretraining, (("loss", "Loss"),), "pretraining"),
+        pretraining=curves(run.pretraining, (("loss", "Loss"),), "pretraining"),
         transcripts=transcripts,
         shown=shown,
         total=total,
@@ -118,6 +118,56 @@ def result_table(results: Mapping[str, Mapping]) -> list[dict]:
         {"label": label, "kind": kind, "cells": [_cell(r, key, kind) for r in results.values()]}
         for key, label, kind in rows
         if any(r.get(key) is not None for r in results.values())
+    ]
+
+
+def as_markdown(results: Mapping[str, Mapping]) -> str:
+    """The table in Markdown, a column per checkpoint: per cent [95% interval]; "" without results."""
+    if not results:
+        return ""
+    lines = ["| | " + " | ".join(label.replace("|", r"\|") for label in results) + " |"]
+    lines.append("|---" * (len(results) + 1) + "|")
+    for row in result_table(results):
+        cells = [cell["text"] + f" [{cell['interval']}]" * bool(cell["interval"]) for cell in row["cells"]]
+        lines.append(f"| {row['label']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def curves(
+    rows: Sequence[Mapping], wanted: Iterable[tuple[str, str]] = MAIN_CURVES, prefix: str = "curve"
+) -> list[charts.Chart]:
+    """A drawing for each of the wanted (stem, title) of which the rows of metrics.jsonl have any number.
+
+    `prefix` keeps the drawings of one page apart.
+    """
+    drawn = []
+    for stem, title in wanted:
+        lines = charts.attempt_lines(rows, stem)
+        if not lines and any(stem in row for row in rows):
+            lines = [charts.Line(stem, "", charts.INK)]
+        if lines:
+            drawn.append(charts.curve(f"{prefix}-{stem}", title, rows, lines))
+    return drawn
+
+
+def edit_charts(attempts: Mapping[str, Sequence[Mapping]]) -> list[charts.Chart]:
+    """Fig. 3 of each evaluation in `Run.attempts`, all with the same axes; none of a single attempt."""
+    ratios = {}
+    for label, rows in attempts.items():
+        pairs = range(2, len(rows[0]["attempts"]) + 1)
+        if pairs:
+            ratios[label] = {
+                t: np.array([metrics.edit_distance_ratio(*r["attempts"][t - 2 : t]) for r in rows])
+                for t in pairs
+            }
+    every = [values for pairs in ratios.values() for values in pairs.values()]
+    if not every:
+        return []
+    right = max(values.max() for values in every)
+    top = max(charts.bin_shares(values, charts.edit_bins(right)).max() for values in every)
+    return [
+        charts.edit_histogram(f"edit-{i}", label, pairs, right, top)
+        for i, (label, pairs) in enumerate(ratios.items())
     ]
 
 
@@ -188,43 +238,10 @@ def _tiles(results: Mapping[str, Mapping]) -> list[dict]:
     return tiles
 
 
-def _curves(
-    rows: Sequence[Mapping], wanted: Iterable[tuple[str, str]], prefix: str = "curve"
-) -> list[charts.Chart]:
-    drawn = []
-    for stem, title in wanted:
-        lines = charts.attempt_lines(rows, stem)
-        if not lines and any(stem in row for row in rows):
-            lines = [charts.Line(stem, "", charts.INK)]
-        if lines:
-            drawn.append(charts.curve(f"{prefix}-{stem}", title, rows, lines))
-    return drawn
-
-
 def _flow_curve(rows: Sequence[Mapping]) -> list[charts.Chart]:
     pair = (("i_to_c", f"i{ARROW}c", charts.UP), ("c_to_i", f"c{ARROW}i", charts.DOWN))
     lines = [charts.Line(*line) for line in pair if any(line[0] in row for row in rows)]
     return [charts.curve("flow", "Corrected and spoiled", rows, lines)] if lines else []
-
-
-def _edit_charts(attempts: Mapping[str, Sequence[Mapping]]) -> list[charts.Chart]:
-    ratios = {}
-    for label, rows in attempts.items():
-        pairs = range(2, len(rows[0]["attempts"]) + 1)
-        if pairs:
-            ratios[label] = {
-                t: np.array([metrics.edit_distance_ratio(*r["attempts"][t - 2 : t]) for r in rows])
-                for t in pairs
-            }
-    every = [values for pairs in ratios.values() for values in pairs.values()]
-    if not every:
-        return []
-    right = max(values.max() for values in every)
-    top = max(charts.bin_shares(values, charts.edit_bins(right)).max() for values in every)
-    return [
-        charts.edit_histogram(f"edit-{i}", label, pairs, right, top)
-        for i, (label, pairs) in enumerate(ratios.items())
-    ]
 
 
 def _level_charts(results: Mapping[str, Mapping]) -> dict[str, list[charts.Chart]]:

@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from etils import epath
+
 from score_jax import metrics
 from score_jax.records import read_json, read_jsonl
 
+OUTCOMES = ("corrected", "spoiled", "unchanged")
 COMMAND = "python -m score_jax evaluate --config=... --workdir="
 
 
@@ -29,10 +32,11 @@ class Run:
 
 
 def read_run(workdir: Path) -> Run:
-    """Reads what exists; FileNotFoundError if there is nothing to show."""
+    """Reads what exists, of a local folder or a bucket (epath.Path("gs://...")); FileNotFoundError if there
+    is nothing to show."""
     notes: list[str] = []
     config = _flat(read_json(workdir / "config.json"))
-    base = Path(config.get("base_dir") or workdir / "base")
+    base = epath.Path(config.get("base_dir") or workdir / "base")
     paths = (workdir / "attempts.jsonl", workdir / "metrics.jsonl", base / "metrics.jsonl")
     rows, steps, pretraining = (read_jsonl(path, notes) for path in paths)
     results = read_json(workdir / "results.json")
@@ -46,6 +50,27 @@ def read_run(workdir: Path) -> Run:
     steps = _last_of_each(steps, ("stage", "step"), "metrics.jsonl", notes)
     pretraining = _last_of_each(pretraining, ("step",), "base/metrics.jsonl", notes)
     return Run(workdir, config, results, attempts, steps, pretraining, notes)
+
+
+def of_outcome(rows: Sequence[Mapping], outcome: str) -> list[Mapping]:
+    """Those of an evaluation's rows whose last attempt did one thing to the first.
+
+    Args:
+      rows: of attempts.jsonl, such as `Run.attempts` has.
+      outcome: "corrected" (wrong, then right), "spoiled" (right, then wrong), "unchanged" (the same answer).
+
+    Raises:
+      ValueError: there is no such outcome.
+    """
+    right = lambda row, attempt: row["rewards"][attempt] == 1
+    match outcome:
+        case "corrected":
+            return [row for row in rows if not right(row, 0) and right(row, -1)]
+        case "spoiled":
+            return [row for row in rows if right(row, 0) and not right(row, -1)]
+        case "unchanged":
+            return [row for row in rows if row["answers"][0] == row["answers"][-1]]
+    raise ValueError(f"outcome = {outcome!r}: choose one of {', '.join(OUTCOMES)}")
 
 
 def _evaluations(rows: Sequence[dict], notes: list[str]) -> dict[str, list[dict]]:

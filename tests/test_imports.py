@@ -50,7 +50,7 @@ datasets.mbpp_r
 tokenizer  model  chat
 policy
 sampling
-prompts
+prompts  highlight
 rollout  schedule  origin
 step
 diagnosis

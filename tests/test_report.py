@@ -10,7 +10,7 @@ import pytest
 
 from score_jax import charts, metrics, report
 from score_jax.__main__ import main
-from score_jax.run import read_run
+from score_jax.run import OUTCOMES, of_outcome, read_run
 
 DASH = "\N{EN DASH}"
 HOSTILE = "</script></script ><!--<script><img src=x onerror=alert(1)> {{ 7 * 7 }} \u2028 \ud800 数"
@@ -336,3 +336,27 @@ def test_a_watched_page_follows_and_at_last_stays(tmp_path, monkeypatch, capsys)
 def test_a_negative_watch_is_refused(tmp_path, capsys):
     assert main(["report", f"--workdir={full_run(tmp_path / 'run', 2)}", "--watch=-1"]) == 2
     assert "--watch=-1: seconds are not negative" in capsys.readouterr().err
+
+
+def test_the_table_in_markdown_has_the_numbers_of_the_page(tmp_path):
+    write(tmp_path, attempts=[*attempt_rows("base"), *attempt_rows("a|b", n=12, step=9)])
+    results = read_run(tmp_path).results
+    lines = report.as_markdown(results).splitlines()
+    assert lines[0] == r"| | base | a\|b |" and lines[1] == "|---|---|---|"
+    assert [line.split(" | ")[0] for line in lines[2:]] == [
+        f"| {row['label']}" for row in report.result_table(results)
+    ]
+    low, high = results["base"]["ci95"]["acc_t1"]
+    (shown,) = [line for line in lines if line.startswith("| Accuracy@t1")]
+    assert f" {100 * results['base']['acc_t1']:.1f} [{100 * low:.1f}{DASH}{100 * high:.1f}] " in shown
+    assert report.as_markdown({}) == ""
+
+
+def test_rows_by_what_the_last_attempt_did():
+    rewards = [[0.0, 1.0], [1.0, 0.0], [1.0, 1.0], [0.0, 0.0], [0.5, 1.0]]
+    answers = ["12", "12", "33", "12", "12"]
+    rows = [{"rewards": r, "answers": [*a]} for r, a in zip(rewards, answers, strict=True)]
+    found = {outcome: [rows.index(row) for row in of_outcome(rows, outcome)] for outcome in OUTCOMES}
+    assert found == {"corrected": [0, 4], "spoiled": [1], "unchanged": [2]}
+    with pytest.raises(ValueError, match="outcome = 'better': choose one of corrected, spoiled, unchanged"):
+        of_outcome(rows, "better")
