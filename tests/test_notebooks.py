@@ -31,17 +31,9 @@ def shown(notebook: nbformat.NotebookNode) -> list[list]:
     return [[output.get("data", output.get("text")) for output in cell] for cell in outputs_of(notebook)]
 
 
-def kinds(notebook: nbformat.NotebookNode) -> list[set]:
-    """The kinds of what each cell of code shows: printed text, or the type of a drawing or table. What a
-    library warns of may differ."""
-    return [
-        {
-            (output.output_type, *sorted(output.get("data", [])))
-            for output in cell
-            if output.get("name") != "stderr"
-        }
-        for cell in outputs_of(notebook)
-    ]
+def shows(notebook: nbformat.NotebookNode) -> list[bool]:
+    """Whether each cell of code shows anything; what a library warns of does not count."""
+    return [any(output.get("name") != "stderr" for output in cell) for cell in outputs_of(notebook)]
 
 
 @pytest.fixture(scope="session")
@@ -60,12 +52,12 @@ def test_a_notebook_shows_what_it_is_kept_with(name):
 
 
 @pytest.mark.parametrize("path", TRAINED, ids=lambda path: path.stem)
-def test_a_notebook_that_trains_shows_what_it_shows_in_kind(path, folder, monkeypatch):
+def test_a_notebook_that_trains_runs_and_shows_something_where_it_did(path, folder, monkeypatch):
     monkeypatch.setenv("SCORE_JAX_NOTEBOOKS_DIR", str(folder))
     monkeypatch.setenv("XLA_FLAGS", "")  # one device, as users have it
     fresh, kept = run(path), nbformat.read(path, as_version=4)
-    assert kinds(fresh) == kinds(kept)
-    assert any(kinds(kept))
+    assert shows(fresh) == shows(kept)
+    assert any(shows(kept))
     assert list(folder.iterdir())
 
 
