@@ -97,7 +97,8 @@ def test_the_sampler_does_what_arithmetic_says():
     first, second = 13 + 13, SLOTS.length  # places of the cache
     draws = sum(13 * (forward(rows, 1, places) + head) for places in (first, second))
     assert flops_of(found, "decode") == draws
-    fed = forward(rows, 13, first) + forward(rows, 10, second) + 2 * head
+    # A prompt is fed once for its four samples.
+    fed = forward(8, 13, first) + head / 4 + forward(rows, 10, second) + head
     assert flops_of(found, "prefill") == fed
     assert {r["runs"] for r in found if r["phase"] == "decode" and r["cost"]["flops"]} == {13}
 
@@ -115,8 +116,8 @@ def test_what_stays_on_a_device_is_what_the_compiler_is_given(devices, dtype):
     given = programs["update"].lowered.compile().memory_analysis().argument_size_in_bytes
     assert 0 <= given - programs["update"].stays <= 64
     given = programs["rollout"].lowered.compile().memory_analysis().argument_size_in_bytes
-    rows = 8 * 4 / (devices[0] * devices[1])
-    policy = given - rows * (13 * 4 + 8)  # prompts and keys
+    problems = 8 / (devices[0] * devices[1])
+    policy = given - problems * (13 * 4 + 4 * 8)  # prompts, and the keys of their samples
     # What is trained and Adam's moments, in float32, and the base come on top of what the sampler is given;
     # where the policy runs in the dtype in which it is trained, it is no copy.
     more = {"float32": 3 * policy, "bfloat16": 3 * 2 * policy + policy}[dtype]
