@@ -183,7 +183,9 @@ class Script:
     def __init__(self):
         self.asked, self.episodes = [], []
 
-    def __call__(self, actor, params, problems, keys, *, temperature, mesh, parts):
+    def __call__(self, actor, params, problems, keys, *, temperature, mesh, parts, samples):
+        each = [problems[row - row % samples] for row in range(len(problems))]
+        assert problems == each  # the samples of a problem stand together
         episodes, rewards, _ = sampled(len(problems), seed=len(self.asked), share=0.25)
         self.asked.append((problems, np.asarray(jax.random.key_data(keys)).tolist(), params, temperature))
         self.episodes.append((episodes, rewards))
