@@ -6,10 +6,10 @@ import argparse
 import contextlib
 import errno
 import json
-import logging
 import os
 import sys
 import time
+from typing import NoReturn
 
 from score_jax.exit_codes import BAD_INPUT, DOES_NOT_FIT, FAILED, RESUME, UNWRITABLE, Resume
 from score_jax.options import parse
@@ -20,8 +20,13 @@ _NO_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 _BEGAN = time.perf_counter()  # of the start-up that `benchmark` tells: as good as the process's own beginning
 
 
-def main(argv: list[str]) -> int:
-    """Runs a command; what the user can mend ends in one line and an exit code of `score_jax.exit_codes`."""
+def main(argv: list[str], *, alone: bool = False) -> int:
+    """Runs a command; what the user can mend ends in one line and an exit code of `score_jax.exit_codes`.
+
+    Args:
+      argv: the command and its options.
+      alone: the process is there for it alone, and may end here.
+    """
     args, rest = parse(argv)
     try:
         return run(args, rest)
@@ -29,10 +34,22 @@ def main(argv: list[str]) -> int:
         code = code_of(error)
         if code == FAILED or os.environ.get("SCORE_JAX_TRACEBACK"):
             raise
-        if code == UNWRITABLE:  # of which orbax's writers would tell, too, file by file, as the process ends
-            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        print(f"score_jax {args.command}: {' '.join((str(error) or repr(error)).split())}", file=sys.stderr)
+        line = f"score_jax {args.command}: {' '.join((str(error) or repr(error)).split())}"
+        if alone and code == UNWRITABLE:
+            _end_at_once(line, code)
+        print(line, file=sys.stderr)
         return code
+
+
+def _end_at_once(line: str, code: int) -> NoReturn:
+    """Has `line` be the last one: as long as the process lives, orbax's writers tell of the same disk from
+    threads of their own, file by file."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    words = os.dup(2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    os.write(words, f"{line}\n".encode())
+    os._exit(code)
 
 
 def code_of(error: Exception) -> int:
@@ -223,4 +240,4 @@ def _cache_compilations() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], alone=True))
