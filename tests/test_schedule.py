@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
+import tiny
 
 from configs import quickstart
-from score_jax import schedule
+from score_jax import rl, schedule
 from score_jax.config import load_config
 from score_jax.config_check import check_config
 
@@ -61,6 +62,8 @@ def test_a_kl_is_asked_for_by_any_coefficient(changes, asked):
     config = unified_config()
     config.update_from_flattened_dict(changes)
     assert schedule.asks_for_kl(config, config.whole) is asked
+    learner = rl.learner_of(config, config.whole, tiny.model(), tiny.mesh(1))
+    assert learner.reference is asked
     for stage in (config.stage1, config.stage2):
         assert schedule.asks_for_kl(config, stage) is (stage.beta_1 > 0 or stage.beta_2 > 0)
 
