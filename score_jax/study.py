@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import ml_collections
 import rich.table
 from etils import epath
@@ -209,9 +210,22 @@ def is_stage(section: Any) -> bool:
     return isinstance(section, ml_collections.ConfigDict) and "objective" in section
 
 
+@contextlib.contextmanager
+def holding(cell: Cell, command: str) -> Iterator[None]:
+    """Holds a cell's work directory for a command, and drops what was compiled for the cell at its end.
+
+    A program takes memory maps, of which Linux gives a process 65,530: dozens of cells would use them up.
+    """
+    with lock.hold(cell.workdir, command):
+        try:
+            yield
+        finally:
+            jax.clear_caches()
+
+
 def make(cell: Cell, sandbox: str) -> None:
     """Trains, evaluates and measures a cell; what was done before is not done again."""
-    with lock.hold(cell.workdir, "study"):
+    with holding(cell, "study"):
         _make(cell, sandbox)
 
 

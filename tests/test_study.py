@@ -4,6 +4,7 @@ import gc
 import json
 import shutil
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,9 +53,19 @@ def run(folder, *more, **changes):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A small study, made to its end."""
+    """A small study, made to its end; maps.json tells how many memory maps there were after each cell."""
     folder = tmp_path_factory.mktemp("studies")
-    assert run(folder) == 0
+    maps, progress = [], studies.progress
+
+    def counted(*args):
+        if Path("/proc/self/maps").exists():
+            maps.append(len(Path("/proc/self/maps").read_text().splitlines()))
+        return progress(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(studies, "progress", counted)
+        assert run(folder) == 0
+    (folder / "maps.json").write_text(json.dumps(maps))
     return folder
 
 
@@ -128,6 +139,14 @@ def test_at_the_base_own_and_fixed_first_attempts_are_the_same(made):
     """Step 0 of Fig. 4: the given first attempts are the ones that the base model makes."""
     figure = found_in(made)["figures"]["figure4"]["score"]
     assert figure["own"][0]["by_seed"] == pytest.approx(figure["fixed"][0]["by_seed"])
+
+
+def test_what_was_compiled_for_a_cell_goes_with_it(made):
+    maps = json.loads((made / "maps.json").read_text())
+    if not maps:
+        pytest.skip("reads /proc, which Linux has")
+    assert len(maps) == 12
+    assert max(maps) < 1.05 * maps[0]
 
 
 def test_what_is_done_is_not_done_again(made, capsys):
