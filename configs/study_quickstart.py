@@ -1,11 +1,11 @@
-"""Every method, table and figure of the paper on the embedded task.
+"""The paper's methods, its Tables 1, 2, 4 and 5 and most of its figures on the embedded task.
 
 Command   python -m score_jax study --config=configs/study_quickstart.py --workdir=runs/study [--fast]
           python -m score_jax report --workdir=runs/study
 Hardware  2 CPU cores
-Time      2.3 hours on 2 cores of an AMD EPYC by the sum of its parts, beside pre-training 3 base models
+Time      2.8 hours on 2 cores of an AMD EPYC by the sum of its parts, beside pre-training 3 base models
 Result    test split, greedy, mean of 3 seeds: Acc@t1 / Acc@t2 of the base 74.9 / 74.9, of naive RL
-          76.5 / 80.1, of SCoRe 72.9 / 85.3; the rest is in notebooks/study.json, as the study wrote it
+          76.5 / 80.1, of SCoRe 72.9 / 85.3, by earlier code; the rest is in notebooks/study.json, as the study wrote it
 """
 
 import ml_collections

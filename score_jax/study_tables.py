@@ -22,10 +22,11 @@ COLUMNS = {
     "mbpp_r": "MBPP-R",
 }
 MAIN = ("acc_t1", "acc_t2", "delta", "i_to_c", "c_to_i")
+_LATER = "_t1_t2"  # after the name of a change: of three attempts the one from the first to the second
 
 
 def as_markdown(study: Mapping[str, Any]) -> str:
-    """The main table in Markdown: per cent [95% interval], rows in the study's order.
+    """The main table in Markdown: per cent [95% interval], rows in the study's order, two attempts of each.
 
     Rows that differ in the number of training problems alone are left to the page.
     """
@@ -37,7 +38,9 @@ def as_markdown(study: Mapping[str, Any]) -> str:
     ]
     for row in _trained_alike(study["rows"]).values():
         found = row["statistics"]
-        cells = [interval_text(found.get(name), signed=name == "delta") for name in MAIN]
+        cells = [
+            interval_text(found.get(name + _LATER, found.get(name)), signed=name == "delta") for name in MAIN
+        ]
         cells.append(
             ", ".join(percent(seed) for seed in found["acc_t2"]["by_seed"]) if "acc_t2" in found else DASH
         )
