@@ -11,11 +11,16 @@ import sys
 import time
 from typing import NoReturn
 
-from score_jax.exit_codes import BAD_INPUT, DOES_NOT_FIT, FAILED, RESUME, UNWRITABLE, Resume
+from score_jax.exit_codes import BAD_INPUT, DOES_NOT_FIT, FAILED, IO_ERROR, RESUME, Resume
 from score_jax.options import parse
-from score_jax.records import Unwritable
+from score_jax.records import Unreadable, Unwritable
 
-_NO_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+# Of the disk, the share or the network, and not of what was asked for.
+_IO_ERRNOS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO),
+    *(errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH),
+)
+_IO_ERRORS = (Unwritable, Unreadable, ConnectionError, TimeoutError)
 
 _BEGAN = time.perf_counter()  # of the start-up that `benchmark` tells: as good as the process's own beginning
 
@@ -35,7 +40,7 @@ def main(argv: list[str], *, alone: bool = False) -> int:
         if code == FAILED or os.environ.get("SCORE_JAX_TRACEBACK"):
             raise
         line = f"score_jax {args.command}: {' '.join((str(error) or repr(error)).split())}"
-        if alone and code == UNWRITABLE:
+        if alone and code == IO_ERROR:
             _end_at_once(line, code)
         print(line, file=sys.stderr)
         return code
@@ -54,8 +59,8 @@ def _end_at_once(line: str, code: int) -> NoReturn:
 
 def code_of(error: Exception) -> int:
     """The exit code of an error."""
-    if isinstance(error, Unwritable) or getattr(error, "errno", None) in _NO_DISK:
-        return UNWRITABLE
+    if isinstance(error, _IO_ERRORS) or getattr(error, "errno", None) in _IO_ERRNOS:
+        return IO_ERROR
     if isinstance(error, Resume):
         return RESUME
     return BAD_INPUT if isinstance(error, OSError | ValueError) else FAILED

@@ -7,7 +7,8 @@
 
 The manifest is written before orbax gives the folder its name, so that a step with one was saved whole. A
 step without is not read: orbax by itself would restore an empty folder's or a rotten file's content as if
-nothing were wrong.
+nothing were wrong. In a bucket, where folders have no names to be given, a save lies under its own step from
+the start, and orbax marks its end by one more file.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from etils import epath
 
 from score_jax import hosts
 from score_jax.log import say
-from score_jax.manifest import about_of, differences, fault_of, write_manifest
-from score_jax.records import writes, writing
-from score_jax.repair import SAVING, Damaged, remove, steps_in
+from score_jax.manifest import about_of, differences, write_manifest
+from score_jax.records import reading, writes, writing
+from score_jax.repair import SAVING, Damaged, fault_of_step, remove, steps_in
 from score_jax.retention import Note, by_reward, expendable
 from score_jax.types import TrainState
 
@@ -92,7 +93,7 @@ class Checkpoints:
 
     def _glance(self, step: int) -> str:
         """What is wrong with a step at a glance; warned of once."""
-        fault = self._faults.get(step, "") or fault_of(self.directory / str(step), thorough=False)
+        fault = self._faults.get(step, "") or fault_of_step(self.directory, step, thorough=False)
         if fault and step not in self._faults:
             self._faults[step] = fault
             say(f"WARNING: checkpoint {step} in {self.directory} is damaged and left out: {fault}.")
@@ -144,7 +145,7 @@ class Checkpoints:
 
         def look() -> str:
             if step not in self._faults:
-                self._faults[step] = fault_of(self.directory / str(step), thorough=True)
+                self._faults[step] = fault_of_step(self.directory, step, thorough=True)
             return self._faults[step]
 
         return hosts.from_first(look)
@@ -154,6 +155,7 @@ class Checkpoints:
 
         Raises:
           Damaged: it is not as it was written.
+          Unreadable: it is, and yet could not be read.
           ValueError: it has other arrays than `like`, or, where `origin` is given, another one.
         """
         if fault := self.fault(step):
@@ -164,7 +166,8 @@ class Checkpoints:
             self._check(step, "origin", origin)
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, plain)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-        return TrainState(**self._manager.restore(step, args=args).state)
+        with reading(self.directory / str(step)):
+            return TrainState(**self._manager.restore(step, args=args).state)
 
     def _check(self, step: int, kind: str, ours: Mapping[str, Any]) -> None:
         theirs = self._about(step)[kind]
@@ -242,6 +245,6 @@ def save_params(params: dict, directory: epath.PathLike) -> None:
 
 def load_params(directory: epath.PathLike, like: Any) -> dict:
     """Reads parameters with the shapes, dtypes and shardings of `like`."""
-    with ocp.StandardCheckpointer() as checkpointer:
+    with reading(directory), ocp.StandardCheckpointer() as checkpointer:
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         return checkpointer.restore(absolute(directory), target)

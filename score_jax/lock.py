@@ -13,6 +13,7 @@ import errno
 import fcntl
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -146,7 +147,7 @@ class _Bucket:
     def give_back(self) -> None:
         self._done.set()
         self._thread.join()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(Exception):  # a bucket's errors are its library's own; two minutes free it
             if self._mine():
                 self._path.unlink()
 
@@ -161,7 +162,11 @@ class _Bucket:
 
     def _beats(self) -> None:
         while not self._done.wait(self._beat_s):
-            with contextlib.suppress(OSError):  # the next one may get through
+            with contextlib.suppress(Exception):  # the next one may get through
+                if (text := self._read()) and self._token not in text:
+                    say(f"WARNING: {self._path} is another run's now ({_who(text)}); this one stops.")
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    return
                 self._beat()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -16,11 +17,20 @@ from etils import epath
 
 from score_jax import alarms
 from score_jax.board import Board
-from score_jax.records import append_jsonl, read_jsonl, write_jsonl
+from score_jax.records import append_jsonl, read_jsonl, to_disk, write_jsonl
 from score_jax.tracker import Tracker
 
+
+class _Console(rich.console.Console):
+    """Goes quiet when nobody listens any more (`train | head`): a run does not end for that."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 # In a notebook lines of text, as in a file: rich would make HTML of each, or draw a bar again and again.
-console = rich.console.Console(
+console = _Console(
     highlight=False,
     soft_wrap=True,
     force_jupyter=False,
@@ -75,7 +85,9 @@ class Metrics:
         self._tracker.write(row)
 
     def flush(self) -> None:
-        """Brings TensorBoard up to date; metrics.jsonl always is."""
+        """Brings TensorBoard up to date, and metrics.jsonl to where it outlasts a loss of power."""
+        if self._path.exists():
+            to_disk(self._path)
         self._board.flush()
 
     def __enter__(self) -> Metrics:

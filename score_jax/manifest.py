@@ -9,6 +9,7 @@ is not.
 from __future__ import annotations
 
 import concurrent.futures
+import errno
 import functools
 import hashlib
 import json
@@ -22,6 +23,8 @@ from score_jax.records import write_text
 FILE = "manifest.json"
 _CHUNK = 1 << 22  # bytes read at a time
 _THREADS = 4
+# Of the place itself. Other errors, say of a share that does not answer, pass.
+_ROTTEN = (errno.EIO, errno.EISDIR, errno.ENOTDIR)
 
 
 def write_manifest(
@@ -56,6 +59,9 @@ def fault_of(folder: epath.Path, *, thorough: bool) -> str:
     Args:
       folder: as `write_manifest` left it, or so one hopes.
       thorough: compare what the files hold; else only whether they are there and of the right size.
+
+    Raises:
+      OSError: it could not be looked at, which says nothing of what it holds.
     """
     try:
         files = _read(folder)["files"]
@@ -87,8 +93,12 @@ def _read(folder: epath.Path) -> dict[str, Any]:
     except FileNotFoundError:
         empty = not folder.exists() or not list(folder.iterdir())
         raise ValueError("it is empty" if empty else f"{FILE} is missing") from None
-    except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{FILE} is torn ({type(error).__name__}: {error})") from error
+    except OSError as error:
+        if error.errno not in _ROTTEN:
+            raise
+        raise ValueError(f"{FILE} cannot be read ({error.strerror})") from error
     if not sound:
         raise ValueError(f"{FILE} is not as it was written")
     return content
@@ -106,7 +116,9 @@ def _fault(folder: epath.Path, name: str, seal: Mapping[str, Any], *, thorough: 
     except FileNotFoundError:
         return f"{name} is missing"
     except OSError as error:
-        return f"{name} cannot be read ({error.strerror or error})"
+        if error.errno not in _ROTTEN:
+            raise
+        return f"{name} cannot be read ({error.strerror})"
     return ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,23 +23,48 @@ class Unwritable(OSError):
         )
 
 
+class Unreadable(OSError):
+    """Something is there and sound, and yet could not be read."""
+
+    def __init__(self, what: object, cause: object):
+        super().__init__(
+            f"{what}: cannot be read ({cause}); see that the disk or the bucket answers, and give the same "
+            "command again"
+        )
+
+
 @contextlib.contextmanager
 def writing(what: object, kinds: type[Exception] = OSError) -> Iterator[None]:
     """What goes wrong in here is raised as Unwritable, with the name of `what`.
 
     Args:
       what: is being written.
-      kinds: the errors that say so. Libraries have many of their own: there Exception is all of them.
+      kinds: the errors that say so. Libraries have many of their own: there Exception is all of them, and
+        so it is in a bucket.
     """
     try:
         yield
     except Unwritable:
         raise
-    except kinds as error:
-        text = str(getattr(error, "strerror", "") or error) or repr(error)
-        text = " ".join(text.split())
-        # Of a library's long story the end has the system's word.
-        raise Unwritable(what, text if len(text) < 300 else f"{text[:80]} ... {text[-160:]}") from error
+    except Exception as error:
+        if not isinstance(error, kinds) and "://" not in str(what):
+            raise
+        raise Unwritable(what, _cause(error)) from error
+
+
+@contextlib.contextmanager
+def reading(what: object) -> Iterator[None]:
+    """What goes wrong in here, whatever it is, is raised as Unreadable, with the name of `what`."""
+    try:
+        yield
+    except Exception as error:
+        raise Unreadable(what, _cause(error)) from error
+
+
+def _cause(error: Exception) -> str:
+    text = " ".join((str(getattr(error, "strerror", "") or error) or repr(error)).split())
+    # Of a library's long story the end has the system's word.
+    return text if len(text) < 300 else f"{text[:80]} ... {text[-160:]}"
 
 
 def write_files(here: bool) -> None:
@@ -64,7 +90,22 @@ def write_bytes(path: epath.PathLike, content: bytes) -> None:
     draft = path.with_name(path.name + ".tmp")
     with writing(path):
         draft.write_bytes(content)
+        to_disk(draft)
         draft.replace(path)
+        to_disk(path.parent)
+
+
+def to_disk(path: epath.PathLike) -> None:
+    """Until a file, or what a folder is said to hold, outlasts a loss of power; of a bucket all that is
+    written does."""
+    if "://" in str(path) or not writes():
+        return
+    with writing(path):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def read_json(path: epath.PathLike) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import orbax.checkpoint as ocp
 from etils import epath
 
 from score_jax import hosts
@@ -22,6 +23,14 @@ def steps_in(directory: epath.Path) -> list[int]:
     if not directory.exists():
         return []
     return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
+
+
+def fault_of_step(directory: epath.Path, step: int, *, thorough: bool) -> str:
+    """What is wrong with a step, see `manifest.fault_of`; in a bucket also that its save was cut short."""
+    folder = directory / str(step)
+    if "://" in str(folder) and not ocp.path.step.is_path_finalized(folder):
+        return "its save was cut short"
+    return fault_of(folder, thorough=thorough)
 
 
 def mend(directory: epath.Path) -> int:
@@ -47,7 +56,7 @@ def _mend(directory: epath.Path) -> int:
             path.rmtree()
     steps, faults = steps_in(directory), {}
     for step in reversed(steps):
-        if not (fault := fault_of(directory / str(step), thorough=True)):
+        if not (fault := fault_of_step(directory, step, thorough=True)):
             break
         faults[step] = fault
     else:
@@ -78,7 +87,8 @@ def _set_aside(folder: epath.Path) -> epath.Path:
 
 
 def remove(folder: epath.Path) -> None:
-    """Removes a checkpoint. Cut short, it leaves no half of one under the step's name."""
+    """Removes a checkpoint. Cut short, it leaves no half of one under the step's name, but in a bucket, where
+    files are renamed one by one; what is left there is found damaged."""
     going = folder.with_name(REMOVED + folder.name)
     folder.rename(going)
     going.rmtree()

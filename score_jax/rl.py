@@ -98,8 +98,8 @@ def rl_stage(
             due = (step + 1) % config.checkpoint_every == 0 or step + 1 == stage.steps
             told = interruption.asked()
             if due or told:
+                metrics.flush()  # first: a checkpoint never has an update that the log has lost
                 checkpoints.save(state, note_of(stage.name, window, due=due))
-                metrics.flush()
                 window = []
             if told:
                 checkpoints.wait()

@@ -391,8 +391,8 @@ def sft_stage(
             told = interruption.asked()
             if due or told:
                 # Without a training reward all are equally good, and the newest is the best.
+                metrics.flush()  # first: a checkpoint never has an update that the log has lost
                 checkpoints.save(state, note_of(stage.name, [0.0], due=due))
-                metrics.flush()
             if told:
                 checkpoints.wait()
                 raise interruption.Interrupted(f"update {row['step']} is saved")

@@ -37,6 +37,8 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, sandbox: str =
     """
     check_place(workdir, "--workdir")
     check_place(config.base_dir or workdir, "config.base_dir")
+    if config.data_dir:
+        check_place(config.data_dir, "config.data_dir")
     check_workdir(workdir, config)
     devices = mesh_of(config)
     rows = config.problems_per_step * config.samples_per_problem

@@ -13,12 +13,15 @@ import pytest
 import tiny
 from etils import epath
 
-from score_jax import mesh
+from score_jax import manifest, mesh, repair
 from score_jax.checkpoint import Checkpoints, Note, load_params, save_params
-from score_jax.records import Unwritable, writing
+from score_jax.config import load_config
+from score_jax.origin import origin_of
+from score_jax.records import Unreadable, Unwritable, writing
 from score_jax.repair import Damaged, mend
 from score_jax.retention import note_of
 from score_jax.step import Optimizer
+from score_jax.tokenizer import SmallTokenizer
 from score_jax.types import TrainState
 
 
@@ -194,6 +197,51 @@ def test_damage_is_told_and_the_step_before_is_taken(tmp_path, damage, capsys):
     damage(folder / "30")
     assert mend(epath.Path(folder)) == 20
     assert (tmp_path / "damaged" / "30-2").exists()
+
+
+def test_a_share_that_does_not_answer_costs_no_checkpoint(tmp_path, monkeypatch):
+    folder = tmp_path / "checkpoints"
+    save_all(folder, {10: Note("a", 0.5), 20: Note("a", 0.6)})
+
+    def silent(path, *_, **__):
+        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "_seal", silent)
+        with pytest.raises(OSError, match="timed out"):
+            mend(epath.Path(folder))
+        with Checkpoints(folder) as checkpoints, pytest.raises(OSError, match="timed out"):
+            checkpoints.last("a")
+    assert not (tmp_path / "damaged").exists()
+    assert mend(epath.Path(folder)) == 20
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.last("a") == 20
+        monkeypatch.setattr(checkpoints._manager, "restore", silent)
+        with pytest.raises(Unreadable, match=r"checkpoints/20: cannot be read .Connection timed out"):
+            checkpoints.restore(20, blank(make_state(20)))
+
+
+def test_in_a_bucket_a_save_that_was_cut_short_is_damaged(monkeypatch):
+    """Its files lie under the step's own name, the manifest maybe among them."""
+    bucket = epath.Path("gs://bucket/run/checkpoints")
+    finished = {10: True, 20: False}
+    is_finished = lambda folder: finished[int(folder.name)]
+    monkeypatch.setattr(repair.ocp.path.step, "is_path_finalized", is_finished)
+    monkeypatch.setattr(repair, "fault_of", lambda folder, thorough: "")
+    assert [repair.fault_of_step(bucket, step, thorough=True) for step in finished] == [
+        "",
+        "its save was cut short",
+    ]
+
+
+def test_another_vocabulary_is_another_origin(tmp_path):
+    config = load_config("configs/quickstart.py")
+    origins = []
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(f"a vocabulary: {name}")
+        origins.append(origin_of(config, SmallTokenizer(path=str(tmp_path / name))))
+    assert manifest.differences(*origins)[0].startswith("vocabulary is '") and len(origins[0]) > 50
+    assert {key for key in origins[0] if origins[0][key] != origins[1][key]} == {"vocabulary"}
 
 
 def test_several_damaged_ones_are_passed_over_and_none_at_all_is_refused(tmp_path, capsys):

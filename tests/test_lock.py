@@ -1,6 +1,7 @@
 """Locks: one at a time, told who, and free again however the holder ends."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -89,3 +90,42 @@ def test_in_a_bucket_the_dead_hold_nothing(tmp_path, left):
     mine = bucket(tmp_path / "x.lock")
     assert mine.take() == ""
     mine.give_back()
+
+
+def test_who_was_taken_for_dead_stops_when_it_finds_another_in_its_place(tmp_path, capsys):
+    told = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    try:
+        first = bucket(tmp_path / "x.lock")
+        assert first.take() == ""
+        other = json.dumps({"host": "b", "pid": 7, "since": "noon", "token": "other", "beat": time.time()})
+        (tmp_path / "x.lock").write_text(other)
+        first._thread.join(timeout=10)
+        for _ in range(100):
+            if told:
+                break
+            time.sleep(0.05)
+        assert told == [signal.SIGTERM]
+        first.give_back()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (tmp_path / "x.lock").read_text() == other
+    assert "another run's now (process 7 on b, since noon)" in capsys.readouterr().out
+
+
+def test_a_bucket_that_does_not_answer_for_once_costs_no_lock(tmp_path, monkeypatch):
+    first, second = bucket(tmp_path / "x.lock"), bucket(tmp_path / "x.lock")
+    assert first.take() == ""
+    beat, calls = first._beat, []
+
+    def fail_once():
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("a library's own: unavailable")
+        beat()
+
+    monkeypatch.setattr(first, "_beat", fail_once)
+    time.sleep(2.5)
+    assert len(calls) > 1
+    assert "process" in second.take()
+    first.give_back()

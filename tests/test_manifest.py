@@ -1,6 +1,8 @@
 """Manifests: every way in which a folder can be other than it was written is noticed, and nothing else is."""
 
+import errno
 import json
+import os
 
 import pytest
 from etils import epath
@@ -58,6 +60,25 @@ def test_a_torn_manifest_is_found_wherever_it_is_torn(folder):
         about_of(folder)
     (folder / FILE).unlink()
     assert fault_of(folder, thorough=False) == f"{FILE} is missing"
+
+
+@pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.ESTALE, errno.EACCES, errno.EMFILE])
+@pytest.mark.parametrize("method", ["read_bytes", "stat", "open"])
+def test_what_cannot_be_looked_at_is_not_called_damaged(folder, monkeypatch, method, number):
+    def fail(path, *_, **__):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(type(folder), method, fail)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        fault_of(folder, thorough=True)
+
+
+def test_a_bad_sector_is_damage(folder, monkeypatch):
+    def fail(path, *_, **__):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(type(folder), "open", fail)
+    assert "cannot be read (Input/output error)" in fault_of(folder, thorough=True)
 
 
 def test_an_empty_folder_is_called_so(tmp_path):

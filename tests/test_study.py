@@ -11,6 +11,7 @@ import pytest
 import test_quickstart
 from etils import epath
 
+from configs import study_quickstart
 from score_jax import study as studies
 from score_jax.__main__ import main
 from score_jax.config import load_config
@@ -23,7 +24,7 @@ STUDY = "configs/study_quickstart.py"
 SMALL = test_quickstart.SMALL | {
     "task": "tiny:EvenRiddles",
     "study.seeds": (0, 1),
-    "study.rows": ("base", "score", "multi_turn", "adaptive", "unified"),
+    "study.rows": ("base", "score", "multi_turn", "adaptive", "unified", "three"),
     "study.fast.rows": ("base", "score"),
     "study.pools": (8,),
     "study.pool_rows": ("score",),
@@ -38,6 +39,9 @@ SMALL = test_quickstart.SMALL | {
     "methods.adaptive.stage1.steps": 2,
     "methods.adaptive.stage2.steps": 2,
     "methods.unified.stage1.steps": 4,
+    "methods.three.stage1.steps": 2,
+    "methods.three.stage2.steps": 2,
+    "methods.three.stage3.steps": 2,
 }
 
 
@@ -75,7 +79,9 @@ def found_in(folder):
 
 def test_a_study_makes_every_row_with_every_seed(made):
     found = found_in(made)
-    assert set(found["rows"]) == {"base", "score", "multi_turn", "adaptive", "unified", "score@8"}
+    assert {name for name in found["rows"] if "." not in name} == {
+        *("base", "score", "multi_turn", "adaptive", "unified", "three", "score@8")
+    }
     assert found["seeds"] == [0, 1]
     assert found["missing"] == []
     assert found["problems"] == 20
@@ -145,7 +151,7 @@ def test_what_was_compiled_for_a_cell_goes_with_it(made):
     maps = json.loads((made / "maps.json").read_text())
     if not maps:
         pytest.skip("reads /proc, which Linux has")
-    assert len(maps) == 12
+    assert len(maps) == 14
     assert max(maps) < 1.05 * maps[0]
 
 
@@ -199,6 +205,51 @@ def test_beta_2_is_adapted_and_told(made):
     assert second["beta_2"] == pytest.approx(moved)
 
 
+def test_of_three_attempts_each_part_of_stage_one_is_held_at_the_one_before(made):
+    """Appendix A.1: at its first update I(b) is its own reference, and Stage II is not that of the base."""
+    rows = read_jsonl(made / "study/three/0/metrics.jsonl")
+    assert [row["stage"] for row in rows[::2]] == ["stage_one_a", "stage_one_b", "stage_two"]
+    a, b, two = rows[::2]
+    assert "kl_t3" not in a and "kl_t3" in b and "kl_t3" in two
+    for attempt in ("kl_t1", "kl_t2"):
+        assert max(abs(a[attempt]), abs(b[attempt])) < 1e-9 < 1e-7 < two[attempt], attempt
+
+
+def test_table_5_has_a_row_for_each_stage_of_three_attempts(made):
+    found = found_in(made)
+    names = ["three.base", "three.stage_one_a", "three.stage_one_b", "three"]
+    assert found["tables"]["table5"] == names
+    for name in names:
+        assert {"acc_t1", "acc_t2", "acc_t3"} <= set(found["rows"][name]["statistics"])
+
+
+def test_n_attempts_have_as_many_parts_of_stage_one_as_are_corrected():
+    one, two = {"steps": 3, "beta_1": 0.0, "beta_2": 0.1}, {"steps": 3, "beta_1": 0.0, "beta_2": 0.0}
+    stages = study_quickstart.several(4, one, two, updates=20)
+    assert [(each.name, each.attempts, each.reference, each.steps) for each in stages] == [
+        ("stage_one_a", 2, "base", 3),
+        ("stage_one_b", 3, "stage_one_a", 3),
+        ("stage_one_c", 4, "stage_one_b", 3),
+        ("stage_two", 4, "base", 11),
+    ]
+
+
+def test_the_time_left_is_that_of_cells_that_cost_as_much(made, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(studies.time, "monotonic", lambda: now[0])
+    cells = studies.plan(load_config(STUDY, options(made)[1:]), made / "elsewhere", fast=True)
+    base, score = cells
+    clock = studies.Clock()
+    assert clock.left(cells) == 0  # nothing is known yet
+    with clock.on(score):
+        now[0] += 100.0
+    assert clock.seconds == 100 and clock.done == 1
+    left = 100 * (studies.cost_of([base, score]) / studies.cost_of([score]))
+    assert clock.left(cells) == pytest.approx(left)  # none of them is done on disk
+    title = str(studies.progress(cells, clock).title)
+    assert title.startswith("0 of 2 done; about 2 min so far and ") and title.endswith(" left")
+
+
 def test_fast_is_a_part_of_the_study():
     config = load_config(STUDY)
     cells = studies.plan(config, epath.Path("runs"), fast=True)
@@ -243,7 +294,6 @@ def test_methods_are_compared_at_the_same_kl_on_attempt_1():
         ("single_turn", "stage1"),
         ("no_stage_one", "stage1"),
         ("no_shaping", "stage2"),
-        ("no_online", "stage2"),
         ("three", "stage3"),
     ):
         assert at(row, key) == pytest.approx(held), row

@@ -3,12 +3,14 @@
 Each is a process of its own, of the shrunk quickstart; it is held against a run that nothing happened to.
 """
 
+import collections
 import contextlib
 import json
 import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,8 +23,8 @@ from test_quickstart import options, params_at, rows_of
 
 from score_jax.__main__ import main
 from score_jax.checkpoint import Checkpoints
-from score_jax.exit_codes import RESUME, STOPPED, UNWRITABLE
-from score_jax.repair import steps_in
+from score_jax.exit_codes import IO_ERROR, RESUME, STOPPED
+from score_jax.repair import SAVING, steps_in
 
 ROOT = Path(__file__).resolve().parents[1]
 LONG = {"stage2__steps": 60, "evaluate__batch": 8}
@@ -34,9 +36,9 @@ def arguments(command, workdir, folder, **changes):
 
 
 @contextlib.contextmanager
-def launched(command, workdir, folder, log=None, **changes):
+def launched(command, workdir, folder, log=None, more=(), **changes):
     """A process at work on a run, what it prints in `log` (WORKDIR.log); at the end it is gone."""
-    words = [sys.executable, "-m", "score_jax", *arguments(command, workdir, folder, **changes)]
+    words = [sys.executable, "-m", "score_jax", *arguments(command, workdir, folder, **changes), *more]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT / "tests")}
     with Path(log or f"{workdir}.log").open("a") as out:
         process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT)
@@ -98,18 +100,28 @@ def straight(folder):
     return workdir
 
 
+def unfinished(workdir):
+    """The names of checkpoints that are being saved, or were when the run was killed."""
+    folder = workdir / "checkpoints"
+    return {path.name for path in folder.iterdir() if SAVING in path.name} if folder.exists() else set()
+
+
+def drafted(workdir):
+    """Bytes of an evaluation that is at work."""
+    folder = workdir / "drafts"
+    return sum(map(length, folder.glob("*"))) if folder.exists() else 0
+
+
 def kill_once(command, workdir, folder, rng, **changes):
-    """Starts the command and kills it at a moment drawn by `rng`; whether it was still at work."""
-    checkpoints, metrics = workdir / "checkpoints", workdir / "metrics.jsonl"
-    before = length(metrics)
-    saving = lambda: checkpoints.exists() and any("orbax" in path.name for path in checkpoints.iterdir())
-    drafted = lambda: sum(map(length, (workdir / "drafts").glob("*"))) if (workdir / "drafts").exists() else 0
-    drawn = drafted()
+    """Starts the command and kills it at a moment drawn by `rng`; whether it was at work, and saving."""
+    metrics = workdir / "metrics.jsonl"
+    before, grown = length(metrics), rng.randrange(1, 3000)  # bytes, of some 700 a row
+    drawn, old = drafted(workdir), unfinished(workdir)
     if command == "evaluate":
-        seen = rng.choice([lambda: drafted() > drawn + 500, lambda: (workdir / "attempts.jsonl").exists()])
+        seen = lambda: drafted(workdir) > drawn + grown
     else:
-        grown = rng.randrange(1, 3000)  # bytes, of some 700 a row
-        seen = rng.choice([saving, lambda: length(metrics) > before + grown or length(metrics) < before])
+        written = lambda: length(metrics) > before + grown or length(metrics) < before
+        seen = rng.choice([lambda: unfinished(workdir) - old, written])
     with launched(command, workdir, folder, **changes) as process:
         late = rng.random() < 0.8
         at_work = until(seen if late else (lambda: False), process) if late else True
@@ -119,14 +131,17 @@ def kill_once(command, workdir, folder, rng, **changes):
             at_work = process.poll() is None
         time.sleep(rng.uniform(0, 0.05))
         process.kill()
-        return at_work and process.wait() == -signal.SIGKILL
+        return at_work and process.wait() == -signal.SIGKILL, bool(unfinished(workdir) - old)
 
 
 def survive(kills, workdir, folder, straight, seed, **changes):
-    """Kills the training two times in three, then the evaluation, and lets both end."""
-    rng, counts = random.Random(seed), {}
+    """Kills the training two times in three, then the evaluation, and lets both end; counts what was hit."""
+    rng, counts = random.Random(seed), collections.Counter()
     for command, share in (("train", 2 * kills // 3), ("evaluate", kills - 2 * kills // 3)):
-        counts[command] = sum(kill_once(command, workdir, folder, rng, **changes) for _ in range(share))
+        for _ in range(share):
+            at_work, saving = kill_once(command, workdir, folder, rng, **changes)
+            counts[command] += at_work
+            counts["saving"] += saving
         assert main(arguments(command, workdir, folder, **changes)) == 0
     assert_same(workdir, straight, folder, **changes)
     assert not (workdir / "damaged").exists()
@@ -135,14 +150,15 @@ def survive(kills, workdir, folder, straight, seed, **changes):
 
 def test_three_kills_change_nothing(straight, folder, tmp_path):
     counts = survive(3, tmp_path / "run", folder, straight, seed=1)
-    assert counts["train"] == 2
+    assert (counts["train"], counts["evaluate"]) == (2, 1)
 
 
 @pytest.mark.slow
 def test_twenty_kills_change_nothing(straight, folder, tmp_path):
     """Base model included: it is pre-trained anew where it was cut short."""
     counts = survive(20, tmp_path / "run", folder, straight, seed=2, base_dir=str(tmp_path / "base"))
-    assert sum(counts.values()) >= 18, counts
+    print(counts)
+    assert counts["train"] + counts["evaluate"] >= 18 and counts["saving"] >= 2, counts
 
 
 def test_told_to_stop_a_run_saves_and_goes_on(straight, folder, tmp_path, capsys):
@@ -165,6 +181,23 @@ def test_told_to_stop_a_run_saves_and_goes_on(straight, folder, tmp_path, capsys
         assert sent[-1] == steps_in(epath.Path(workdir) / "checkpoints")[-1]
     assert sent[0] < sent[1] < 62
     assert f"after step {sent[0]}." in said(workdir)
+    for command in ("train", "evaluate"):
+        assert main(arguments(command, workdir, folder)) == 0
+    assert_same(workdir, straight, folder)
+
+
+def test_told_to_stop_a_host_of_a_cluster_of_one_saves_and_goes_on(straight, folder, tmp_path):
+    """Where JAX's runtime for several hosts is at work, which takes notice of preemptions itself."""
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        alone = [f"--hosts=localhost:{found.getsockname()[1]},1,0"]
+    workdir = tmp_path / "run"
+    with launched("train", workdir, folder, more=alone) as process:
+        assert until(lambda: length(workdir / "metrics.jsonl") > 1000, process), said(workdir)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=BUSY_S) == RESUME, said(workdir)
+    step = rows_of(workdir / "metrics.jsonl")[-1]["step"]
+    assert step < 62 and step == steps_in(epath.Path(workdir) / "checkpoints")[-1]
     for command in ("train", "evaluate"):
         assert main(arguments(command, workdir, folder)) == 0
     assert_same(workdir, straight, folder)
@@ -241,7 +274,7 @@ def test_without_a_disk_a_run_says_so_and_goes_on_later(trouble, straight, folde
         with launched("train", workdir, folder, log) as process:
             assert until(lambda: length(workdir / "metrics.jsonl") > 3000, process), log.read_text()
             {"full": fill, "read-only": lock_up, "gone": lambda _: shutil.rmtree(workdir)}[trouble](disk)
-            assert process.wait(timeout=120) == UNWRITABLE, log.read_text()
+            assert process.wait(timeout=120) == IO_ERROR, log.read_text()
         last = log.read_text().strip().splitlines()[-1]
         assert last.startswith("score_jax train: ") and "cannot be written" in last, log.read_text()
         if trouble == "gone":

@@ -58,6 +58,7 @@ def test_the_templates_for_gke_belong_together_and_say_that_they_are_untested():
     assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == blueprint["vars"]["tpu_topology"]
     assert blueprint["vars"]["machine_type"].endswith(f"-{chips}t")
     assert slice_of_workers["parallelism"] == slice_of_workers["completions"] == x * y // chips
+    assert "--hosts=auto" in container["args"]  # without it each worker would take itself for the only one
     names = {module["id"] for group in blueprint["deployment_groups"] for module in group["modules"]}
     used = {
         name
