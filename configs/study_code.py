@@ -6,6 +6,7 @@ Command   python -m score_jax study --config=configs/study_code.py --workdir=DIR
               --config.study.measures.repair.evaluate.files.mbpp=mbpp.jsonl \
               --config.study.measures.repair.evaluate.files.programs=wrong_programs.jsonl
 Hardware  as configs/code_gemma3_4b.py
+Seeds     one, for its cost; --config.study.seeds=0,1,2 repeats the reinforcement learning, of one base model
 Result    not run: no weights were at hand
 """
 

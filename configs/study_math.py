@@ -4,6 +4,7 @@ Command   python -m score_jax study --config=configs/study_math.py --workdir=DIR
               --config.model.checkpoint=gemma2-2b-it --config.model.tokenizer=tokenizer_gemma2.model \
               --config.files.train=train.jsonl --config.files.test=test.jsonl
 Hardware  as configs/math_gemma2_2b.py
+Seeds     one, for its cost; --config.study.seeds=0,1,2 repeats the reinforcement learning, of one base model
 Result    not run: no weights were at hand
 """
 

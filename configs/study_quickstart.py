@@ -5,7 +5,7 @@ Command   python -m score_jax study --config=configs/study_quickstart.py --workd
 Hardware  2 CPU cores
 Time      2.8 hours on 2 cores of an AMD EPYC by the sum of its parts, beside pre-training 3 base models
 Result    test split, greedy, mean of 3 seeds: Acc@t1 / Acc@t2 of the base 74.9 / 74.9, of naive RL
-          76.5 / 80.1, of SCoRe 72.9 / 85.3, by earlier code; the rest is in notebooks/study.json, as the study wrote it
+          76.5 / 80.1, of SCoRe 72.9 / 85.3, by earlier code; the rest is in notebooks/study.json
 """
 
 import ml_collections
