@@ -153,8 +153,9 @@ def _check_run(fields: Fields) -> None:
     for field in sizes:
         size = fields.value(field)
         fields.require(field, size > 0 or size == -1, "must be greater than 0, or -1 for all that is left")
-        several = size == -1 and any(fields.value(other) == -1 for other in sizes if other != field)
-        fields.require(field, not several, "only one of the mesh's axes may be -1")
+        others = [f"config.{other}" for other in sizes if other != field and fields.value(other) == -1]
+        alone = size != -1 or not others
+        fields.require(field, alone, f"so has {' and '.join(others)}; only one of the mesh's axes may be -1")
     problems = fields.value("problems_per_step")
     for field in ("micro_batches", "rollout_parts"):
         divides = problems % fields.value(field) == 0

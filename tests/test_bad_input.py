@@ -95,7 +95,7 @@ FIELDS = {
     "pretrain.batch=12": ("config.pretrain.batch gives 12 rows", "make it a multiple of 8"),
     "mesh.data=3": ("config.mesh has data=3", "8 devices; give sizes whose product is 8"),
     "mesh.fsdp=0": ("config.mesh.fsdp = 0", "greater than 0, or -1"),
-    "mesh.tensor=-1": ("config.mesh.data = -1", "only one of the mesh's axes may be -1"),
+    "mesh.tensor=-1": ("config.mesh.data = -1: so has config.mesh.tensor", "only one of the mesh's axes"),
     "train_problems=-4": ("config.train_problems = -4", "must not be negative"),
     "train_problems=10000": ("config.train_problems = 10000", "6336 problems; choose at most that"),
     "evaluate.problems=2000": ("config.evaluate.problems = 2000", "1056 problems; choose at most that"),
