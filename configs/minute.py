@@ -1,4 +1,4 @@
-"""The quickstart in about a minute, for notebooks: all of its parts, a third of the riddles, a rough model.
+"""The quickstart in two minutes, for notebooks: all of its parts, a third of the riddles, a rough model.
 
 Command   python -m score_jax train --config=configs/minute.py --workdir=runs/minute
 Hardware  2 CPU cores
