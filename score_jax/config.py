@@ -27,6 +27,9 @@ _FREE = (
 )
 
 
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
+
+
 def load_config(path: str, overrides: Sequence[str] = ()) -> ml_collections.ConfigDict:
     """The config that `path` defines, with `--config.field=value` overrides, checked.
 
@@ -66,6 +69,10 @@ def _explain(error: Exception, path: str, overrides: Sequence[str], known: Mappi
             )
         if field not in known:
             return f"config.{field}: no such field; {meant(field, known)}"
+    if found := re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL):
+        field, value = found.groups()
+        kind = _KINDS.get(type(known[field]), "a value")
+        return f"config.{field} = {value!r}: must be {kind}, as {known[field]!r}"
     if overrides:
         return " ".join(str(error).split())
     # What is raised inside get_config() comes with its traceback, whose last line it is.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 from typing import NoReturn
 
 EXAMPLES = {
@@ -71,6 +73,9 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong with the options on one line."""
 
     def error(self, message: str) -> NoReturn:
+        if found := re.search(r"invalid choice: '(.*?)' .choose from (.*)\)$", message):
+            close = difflib.get_close_matches(found[1], re.findall(r"[\w-]+", found[2]), n=1)
+            message += f"; did you mean {close[0]}?" if close else ""
         self.exit(2, f"{self.prog.removeprefix('python -m ')}: {message}; see --help\n")
 
 

@@ -342,7 +342,17 @@ def test_released_models(changes, said, refusal, gemma_files, tmp_path):
 
 COMMANDS = {
     "": ["the following arguments are required: COMMAND", "--help"],
-    "tarin": ["invalid choice: 'tarin'", "--help"],
+    "tarin": ["invalid choice: 'tarin'", "did you mean train?", "--help"],
+    "xyz": ["invalid choice: 'xyz'", "--help"],
+    "train --config=configs/quickstart.py --workdir={}/run --config.stage2.alpha=ten": [
+        "config.stage2.alpha = 'ten': must be a number, as 5.0"
+    ],
+    "train --config=configs/quickstart.py --workdir={}/run --config.seed=1.5": [
+        "config.seed = '1.5': must be a whole number, as 0"
+    ],
+    "train --config=configs/quickstart.py --workdir={}/run --config.stage2.scale_kl=maybe": [
+        "config.stage2.scale_kl = 'maybe': must be true or false, as True"
+    ],
     "train --workdir={}/run": ["required: --config", "--help"],
     "train --config=configs/quickstart.py": ["required: --workdir", "--help"],
     "train --config=configs/none.py --workdir={}/run": ["--config=configs/none.py: no such file", "configs/"],
