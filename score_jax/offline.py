@@ -162,7 +162,8 @@ def _bank(
         if not firsts:
             raise ValueError(
                 f"config.slots.prompt = {actor.slots.prompt}: none of the {FILE} at problem {id_!r} can be "
-                f"part of a prompt; raise it to {actor.slots.prompt + shortest[id_] - room} or more"
+                f"part of a prompt; raise it to {actor.slots.prompt + shortest[id_] - room} or more, or set "
+                "the stages' offline to 0"
             )
     return bank
 
