@@ -163,9 +163,7 @@ def trains_or_is_refused(changed: dict) -> None:
             assert all(row["skipped"] == (row["loss"] is None or row["grad_norm"] is None) for row in rows)
         elif "times in a row" in lines[0]:  # it was no config to train with, and that was found by training
             assert code == 2 and "config.max_skipped" in lines[0]
-        elif (
-            "first_attempts.jsonl" in lines[0]
-        ):  # nor was this known before the base had written
+        elif "first_attempts.jsonl" in lines[0]:  # nor was this known before the base had written
             assert code == 2 and "config.slots.prompt" in lines[0] and "offline" in lines[0]
         else:
             assert code == 2 and len(lines) == 1, said.getvalue()
