@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import json
 import time
 import zlib
@@ -221,6 +222,7 @@ def holding(cell: Cell, command: str) -> Iterator[None]:
             yield
         finally:
             jax.clear_caches()
+            gc.collect()  # a program within a cycle of references waits for it
 
 
 def make(cell: Cell, sandbox: str) -> None:
