@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from pace import slowness
 
 from score_jax.rewards import math_answer
 from score_jax.rewards.math_answer import SEVERAL, final_answer
@@ -107,7 +108,7 @@ def test_looking_for_a_second_value_takes_linear_time(unit):
     text = r"It is $\boxed{5}" + unit * 20_000
     begin = time.process_time()
     assert final_answer(text).value == "5"
-    assert time.process_time() - begin < 1.0
+    assert time.process_time() - begin < 1.0 * slowness()
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_looking_for_a_second_value_takes_linear_time(unit):
     ],
 )
 def test_reading_takes_linear_time(unit):
-    """A quarter of a megabyte of anything: twice as long a text takes about twice as long."""
+    """A quarter of a megabyte of anything: a text four times as long takes about four times as long."""
 
     def seconds(size: int) -> float:
         text = unit * (size // len(unit))
@@ -131,7 +132,9 @@ def test_reading_takes_linear_time(unit):
         final_answer(text)
         return time.process_time() - start
 
-    assert seconds(1 << 18) < 8 * seconds(1 << 16) + 0.2
+    # The best of several: a garbage collection in between costs more than the reading.
+    short, long = (min(seconds(size) for _ in range(5)) for size in (1 << 16, 1 << 18))
+    assert long < 8 * short + 0.2
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from pace import slowness
 
 from score_jax.rewards.math_reward import MathGrader, Verdict
 
@@ -289,12 +290,13 @@ def test_hard_checks_are_affordable():
 
     with started() as grader:
         child = processes(grader)[1]
+        grade(grader, *pairs[:4])  # what is made once: the parser's tables
         before = cpu(child)
         verdicts = grade(grader, *pairs)
         rate = len(pairs) / max(cpu(child) - before, 0.01)
-    print(f"{rate:.0f} hard checks per second")
+    print(f"{rate:.0f} hard checks per second, of a machine {slowness():.2f} times slower")
     assert verdicts == [Verdict.RIGHT, Verdict.RIGHT, Verdict.WRONG, Verdict.WRONG] * 50
-    assert rate > 100
+    assert rate > 100 / slowness()
 
 
 def test_the_protocol_is_one_line_of_json():
