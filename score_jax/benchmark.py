@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import functools
@@ -14,6 +15,8 @@ import ml_collections
 
 from score_jax.efficiency import Phase, phases_of
 from score_jax.machine import Rates, cores, device_name, measured_rates, peak_memory
+from score_jax.model import without_adapters
+from score_jax.peers import Ours, Peer, Side, side_by_side
 from score_jax.timing import Timing, timed
 from score_jax.work import Part, Sizes, rollout_work, sampled, scoring_work, sizes_of, update_work
 from score_jax.workload import Workload, workload_of
@@ -58,6 +61,7 @@ class Benchmark:
       rates: the device's.
       phases: rollout, scoring, update, step.
       scales: of other numbers of attempts, () where none were asked for.
+      sides: this and other libraries, () where none were asked for.
     """
 
     config: str
@@ -79,6 +83,7 @@ class Benchmark:
     rates: Rates
     phases: tuple[Phase, ...]
     scales: tuple[Scale, ...]
+    sides: tuple[Side, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -99,6 +104,7 @@ def benchmark(
     instruction: int = 16,
     repeats: int = 5,
     attempts: Sequence[int] = (),
+    peers: Sequence[str] = (),
     profile: str = "",
     say: Callable[[str], None] = print,
 ) -> Benchmark:
@@ -111,17 +117,20 @@ def benchmark(
       instruction: F, tokens between two attempts.
       repeats: of each call, after the first.
       attempts: numbers of attempts at which rollout and update are timed, too.
+      peers: scripts of other libraries, which do the same work beside it.
       profile: folder for a trace of one step; "" for none.
       say: takes a line of progress.
 
     Raises:
       ValueError: the config has no stage of reinforcement learning, or a model whose work is not known.
+      PeerError: a peer does not start, or ends.
     """
     load = workload_of(config, instruction)
     sizes = sizes_of(load.model)
     first = first_step(load)
     startup = time.perf_counter() - began
     say(f"first step: {startup:.3g} s after the start")
+    sides = beside(config, load, startup, peers, repeats, say) if peers else ()
     timings = timings_of(load, first, repeats, say)
     if profile:
         with jax.profiler.trace(profile):
@@ -148,7 +157,54 @@ def benchmark(
         rates=rates,
         phases=phases_of(timings, works, rates),
         scales=tuple(scales),
+        sides=sides,
     )
+
+
+def beside(
+    config: ml_collections.ConfigDict,
+    load: Workload,
+    startup: float,
+    scripts: Sequence[str],
+    repeats: int,
+    say: Callable[[str], None],
+) -> tuple[Side, ...]:
+    """A step of `load`, and single attempts of its episodes, here and by the peers of `scripts`.
+
+    Raises:
+      PeerError: a peer does not start, or ends.
+    """
+    memory, _ = peak_memory()
+    alone = workload_of(config, 0, attempts=1)
+    params = alone.params()
+    calls = {
+        "step": lambda: jax.block_until_ready(load.step()),
+        "sampling": lambda: jax.block_until_ready(alone.rollout(params)),
+    }
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(Peer(script, _shape(config, load))) for script in scripts]
+        return side_by_side((Ours({"jax": jax.__version__}, startup, memory, calls), *peers), repeats, say)
+
+
+def _shape(config: ml_collections.ConfigDict, load: Workload) -> dict[str, Any]:
+    """What tests/peers/protocol.py calls a `Shape`."""
+    model, slots = without_adapters(load.model).config, load.slots
+    return {
+        "vocabulary": model.num_embed,
+        "layers": len(model.attention_types),
+        "width": model.embed_dim,
+        "hidden_width": model.hidden_dim,
+        "heads": model.num_heads,
+        "kv_heads": model.num_kv_heads,
+        "head_width": model.head_dim,
+        "window": model.sliding_window_size,
+        "prompt": slots.prompt,
+        "attempt": slots.attempt,
+        "instruction": len(slots.instruction),
+        "problems": config.problems_per_step,
+        "samples": load.episodes // config.problems_per_step,
+        "dtype": config.model.dtype,
+    }
 
 
 def first_step(load: Workload) -> dict[str, float]:

@@ -25,6 +25,10 @@ def as_text(found: Benchmark) -> Iterator[rich.console.RenderableType]:
     yield "device could do and move in that time. tokens/s: of those that are sampled."
     if found.scales:
         yield _scales(found)
+    if found.sides:
+        yield _sides(found)
+        yield "x ours: its time over ours, the median of all turns. start: until the first step has ended;"
+        yield "memory: the most that was held until then. A peer without steps has single attempts alone."
     first = ", ".join(f"{phase.name} {spoken(phase.timing.first)}" for phase in found.phases[:-1])
     yield f"first calls, compilation included: {first}"
     yield (
@@ -62,6 +66,23 @@ def _scales(found: Benchmark) -> rich.table.Table:
         for phase in scale.phases:
             cells += _of_each(phase, scale.attempts)
         table.add_row(str(scale.attempts), str(scale.length), *cells)
+    return table
+
+
+def _sides(found: Benchmark) -> rich.table.Table:
+    heads = ("beside", "step", "x ours", "1 attempt", "tokens/s", "x ours", "start", "memory")
+    table = _table("the same work by other libraries, in turn", heads)
+    sampled = found.sampled / found.attempts
+    for side in found.sides:
+        step, alone = side.seconds.get("step"), side.seconds.get("sampling")
+        table.add_row(
+            side.name,
+            *((spoken(step.median), f"{side.ratios['step']:.2f}") if step else ("-", "-")),
+            *((spoken(alone.median), f"{sampled / alone.median:,.0f}") if alone else ("-", "-")),
+            f"{side.ratios['sampling']:.2f}" if alone else "-",
+            "-" if side.startup is None else spoken(side.startup),
+            f"{side.memory / 2**30:.2f} GiB",
+        )
     return table
 
 

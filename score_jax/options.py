@@ -55,6 +55,7 @@ EXAMPLES = {
     "benchmark": """
   taskset -c 1 python -m score_jax benchmark --config=configs/benchmark.py:tiny
   python -m score_jax benchmark --config=configs/benchmark.py:mid --attempts=1,2,4,8,16 --profile=trace
+  python -m score_jax benchmark --config=configs/benchmark.py:tiny --peer=tests/peers/google_tunix.py
 """,
     "sandbox-check": """
   python -m score_jax sandbox-check
@@ -189,6 +190,8 @@ def parser() -> Parser:
     sub.add_argument("--attempts", type=_numbers, default=(), metavar="N[,N]", help=text)
     text = "tokens of the instruction before each later attempt (16)"
     sub.add_argument("--instruction", type=int, default=16, metavar="TOKENS", help=text)
+    text = "a script of tests/peers: that library does the same work in turn with ours; repeatable"
+    sub.add_argument("--peer", action="append", default=[], metavar="SCRIPT", dest="peers", help=text)
     sub.add_argument("--profile", default="", metavar="DIR", help="write a trace of one step there")
     sub.add_argument("--json", action="store_true", help="print all numbers as JSON")
     text = "Say which layers of the sandbox for model-written programs hold here, and attack it."
