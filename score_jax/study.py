@@ -14,6 +14,7 @@ import json
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -33,6 +34,8 @@ from score_jax.records import read_json, read_jsonl, write_json
 from score_jax.task import training_task
 from score_jax.train import train
 
+_MAPS = Path("/proc/self/maps")  # Linux: a line for each memory map of this process
+_MANY_MAPS = 20_000
 # For the time left: what a cell takes beside its samples, the weight of an attempt that is only evaluated,
 # and how many problems a split may have.
 _OVERHEAD, _EVALUATED, _PROBLEMS = 10_000, 0.2, 1000
@@ -213,16 +216,23 @@ def is_stage(section: Any) -> bool:
 
 @contextlib.contextmanager
 def holding(cell: Cell, command: str) -> Iterator[None]:
-    """Holds a cell's work directory for a command, and drops what was compiled for the cell at its end.
+    """Holds a cell's work directory for a command; at its end what was compiled goes if it has become much.
 
-    A program takes memory maps, of which Linux gives a process 65,530: dozens of cells would use them up.
+    A program takes memory maps, of which Linux gives a process 65,530: dozens of cells would use them up. The
+    same row of another seed needs the same programs.
     """
     with lock.hold(cell.workdir, command):
         try:
             yield
         finally:
-            jax.clear_caches()
-            gc.collect()  # a program within a cycle of references waits for it
+            if _memory_maps() > _MANY_MAPS:
+                jax.clear_caches()
+                gc.collect()  # a program within a cycle of references waits for it
+
+
+def _memory_maps() -> int:
+    """How many this process has; 0 where the system does not say."""
+    return _MAPS.read_bytes().count(b"\n") if _MAPS.exists() else 0
 
 
 def make(cell: Cell, sandbox: str) -> None:

@@ -4,8 +4,8 @@ import gc
 import json
 import shutil
 import weakref
-from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import test_quickstart
@@ -57,19 +57,9 @@ def run(folder, *more, **changes):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A small study, made to its end; maps.json tells how many memory maps there were after each cell."""
+    """A small study, made to its end."""
     folder = tmp_path_factory.mktemp("studies")
-    maps, progress = [], studies.progress
-
-    def counted(*args):
-        if Path("/proc/self/maps").exists():
-            maps.append(len(Path("/proc/self/maps").read_text().splitlines()))
-        return progress(*args)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studies, "progress", counted)
-        assert run(folder) == 0
-    (folder / "maps.json").write_text(json.dumps(maps))
+    assert run(folder) == 0
     return folder
 
 
@@ -147,12 +137,24 @@ def test_at_the_base_own_and_fixed_first_attempts_are_the_same(made):
     assert figure["own"][0]["by_seed"] == pytest.approx(figure["fixed"][0]["by_seed"])
 
 
-def test_what_was_compiled_for_a_cell_goes_with_it(made):
-    maps = json.loads((made / "maps.json").read_text())
-    if not maps:
+def test_what_was_compiled_goes_at_a_cells_end_once_it_is_much(tmp_path, monkeypatch):
+    if not studies._MAPS.exists():
         pytest.skip("reads /proc, which Linux has")
-    assert len(maps) == 14
-    assert max(maps) < 1.05 * maps[0]
+    cell = studies.plan(load_config(STUDY, options(tmp_path)[1:]), tmp_path / "study")[0]
+    gc.collect()
+    first = studies._memory_maps()
+    programs = [jax.jit(lambda x, n=n: x * n) for n in range(50)]
+    with studies.holding(cell, "study"):
+        for program in programs:
+            program(1.0)
+    grown = studies._memory_maps()
+    assert grown > first + 50
+    assert {program._cache_size() for program in programs} == {1}
+    monkeypatch.setattr(studies, "_MANY_MAPS", grown - 1)
+    with studies.holding(cell, "study"):
+        pass
+    assert {program._cache_size() for program in programs} == {0}
+    assert studies._memory_maps() < first + 50
 
 
 def test_what_is_done_is_not_done_again(made, capsys):
