@@ -28,6 +28,8 @@ CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.."
 ./launch/setup.sh
 .venv/bin/python -m ruff check
 .venv/bin/python -m ruff format --check
+# The tests start some hundred Pythons, each of which would compile what it imports anew.
+unset PYTHONDONTWRITEBYTECODE
 # A file's tests stay in one process, which shares what it has compiled.
 exec .venv/bin/python -m pytest \
   --numprocesses="${SCORE_JAX_TEST_PROCESSES:-2}" --dist=loadfile --no-loadscope-reorder "$@"

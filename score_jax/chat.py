@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from gemma import gm
+from score_jax.gemma import gm
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from etils import epath
-from gemma import gm
 
 from score_jax import model as models
 from score_jax.checkpoint import absolute
 from score_jax.config import config_of, relocate
 from score_jax.evaluate import load_one
+from score_jax.gemma import gm
 from score_jax.log import say
 
 

@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
-from gemma import gm, peft
+
+from score_jax.gemma import gm, peft
 
 # Where the input axes of a kernel stand in its adapters' product, and where they stand in the kernel:
 # A [..., r] · B [r, ...] has the input axes first. `gating_einsum` has both layouts, by the model's config.

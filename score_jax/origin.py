@@ -7,9 +7,9 @@ from typing import Any
 
 import ml_collections
 from etils import epath
-from gemma import gm
 
 from score_jax.config import deciding, trains_critiques
+from score_jax.gemma import gm
 
 
 def origin_of(config: ml_collections.ConfigDict, tokenizer: gm.text.Tokenizer) -> dict[str, Any]:

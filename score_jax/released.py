@@ -10,11 +10,11 @@ import jax
 import ml_collections
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
-from gemma import gm
 from jax.sharding import Mesh
 
 from score_jax import chat
 from score_jax.checkpoint import absolute
+from score_jax.gemma import gm
 from score_jax.mesh import layout, mesh_of
 from score_jax.model import named_gemma, shapes_of
 from score_jax.rollout import Actor, actor_of

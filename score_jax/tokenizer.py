@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 import sentencepiece
 from etils import epath
-from gemma import gm
 
+from score_jax.gemma import gm
 from score_jax.records import write_bytes
 
 # What the gemma package calls `<unusedX>`, images and audio has no place in so small a vocabulary.
