@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import rich.console
 from test_benchmark import OPTIONS, TINY, made_up
@@ -75,6 +76,13 @@ def test_the_process_ends_with_the_block(tmp_path):
         process = peer._process
         assert process.poll() is None
     assert process.poll() is not None
+
+
+def test_a_peers_memory_is_its_own(tmp_path):
+    held = np.ones(2**27)  # 1 GiB here
+    with Peer(script(tmp_path), SHAPE) as peer:
+        _, memory = peer.started()
+    assert memory < held.nbytes
 
 
 def test_a_peer_may_lack_a_call(tmp_path):

@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.12"
-# dependencies = ["gemma==4.0.1", "jax==0.12.0.1", "flax==0.12.12"]
+# dependencies = ["gemma==4.0.1", "jax==0.12.0.1", "flax==0.12.12", "protobuf==7.36.2"]
 # [tool.uv]
 # exclude-newer = "2026-11-27T00:00:00Z"
 # ///
