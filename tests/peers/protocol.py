@@ -121,9 +121,7 @@ def _lines() -> Iterator[str]:
 
 def most_bytes() -> int:
     """Peak resident size of this process."""
-    status = pathlib.Path(
-        "/proc/self/status"
-    )  # of Linux, where getrusage counts the parent's up to the start
+    status = pathlib.Path("/proc/self/status")  # Linux: getrusage counts the parent's from before
     if status.exists():
         return 1024 * int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
