@@ -57,8 +57,13 @@ class Side:
 class Runner(Protocol):
     """One of those side by side."""
 
-    name: str
-    versions: Mapping[str, str]
+    @property
+    def name(self) -> str:
+        """Of the library."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Of its packages."""
 
     def started(self) -> tuple[float | None, float]:
         """Makes a first call; `Side.startup` and `Side.memory`."""
@@ -98,9 +103,10 @@ class Peer:
         Raises:
           PeerError: there is no such script, or what it needs cannot be fetched.
         """
-        self.name, self.versions = script, {}
+        self.name = script
+        self.versions: Mapping[str, str] = {}
         self._command = [_python_of(script), script, json.dumps(shape)]
-        self._process: subprocess.Popen | None = None
+        self._process: Any = None  # subprocess.Popen, once it is started
 
     def started(self) -> tuple[float | None, float]:
         """
@@ -152,7 +158,7 @@ class Peer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._process:
             self._process.kill()
             self._process.communicate()
