@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -145,8 +146,7 @@ def fuse(model: nn.Module, params: dict) -> dict:
     """The parameters of the model without adapters that computes the same: each A · B added to its kernel."""
     if not isinstance(model, gm.nn.LoRA):
         return params
-    gating = (0, 2) if model.config.transpose_gating_einsum else (0, 1)
-    moves = _MOVES | {"gating_einsum": gating}
+    moves = _moves(model)
 
     def walk(tree: dict, name: str) -> dict:
         adapters = {
@@ -161,6 +161,37 @@ def fuse(model: nn.Module, params: dict) -> dict:
         return {key: walk(value, key) if isinstance(value, dict) else value for key, value in plain.items()}
 
     return walk(params, "")
+
+
+def inputs_first(model: nn.Module, params: dict) -> dict:
+    """`params` with the axes that a product sums over in front, of every kernel of the layers.
+
+    XLA's products on CPUs read them in this order. `as_stored` gives them back to the model.
+    """
+    return _moved(model, params, lambda kernel, move: jnp.moveaxis(kernel, *reversed(move)))
+
+
+def as_stored(model: nn.Module, params: dict) -> dict:
+    """What `inputs_first` was given."""
+    return _moved(model, params, lambda kernel, move: jnp.moveaxis(kernel, *move))
+
+
+def _moved(model: nn.Module, params: dict, turn: Callable[[jax.Array, tuple[int, int]], jax.Array]) -> dict:
+    """`params` with `turn(kernel, move)` in place of each kernel whose input axes do not stand first."""
+    moves = _moves(model)
+
+    def moved(path: Sequence[jax.tree_util.DictKey], leaf: jax.Array) -> jax.Array:
+        names = [key.key for key in path]
+        move = next((moves[name] for name in names if name in moves), None)
+        return leaf if move is None or "lora" in names else turn(leaf, move)
+
+    return jax.tree_util.tree_map_with_path(moved, params)
+
+
+def _moves(model: nn.Module) -> dict[str, tuple[int, int] | None]:
+    """`_MOVES`, with the layout of the gating kernel that the model's config says."""
+    turned = getattr(model.config, "transpose_gating_einsum", False)
+    return _MOVES | {"gating_einsum": (0, 2) if turned else (0, 1)}
 
 
 def _add(kernel: jax.Array, adapter: dict, move: tuple[int, int] | None) -> jax.Array:

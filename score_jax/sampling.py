@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from score_jax.mesh import gathered, keep_cache, keep_rows
+from score_jax.model import as_stored, inputs_first
 from score_jax.policy import head_of, positions_of
 from score_jax.types import CONTEXT, PADDING, Episodes
 
@@ -247,6 +248,8 @@ def _decode(
     """Samples the tokens of one segment, one by one, until every row has ended."""
     size = cache["layer_0"]["k"].shape[1]
     head = head_of(model, params)
+    turn = (jax.default_backend() if mesh is None else mesh.devices.flat[0].platform) == "cpu"
+    turned = inputs_first(model, params) if turn else params
 
     def unfinished(state: _Decoding) -> Bool[Array, ""]:
         return (state.at < segment.stop) & ~jnp.all(state.done)
@@ -266,8 +269,10 @@ def _decode(
         )
         valid = episodes.attempt[:, :size] != PADDING
         seen = valid & (jnp.arange(size) <= state.at)
+        # subtle: without the barrier XLA takes this out of the loop, and turns kernels for every token.
+        stored = as_stored(model, jax.lax.optimization_barrier(turned)) if turn else params
         out: Any = model.apply(
-            {"params": params},
+            {"params": stored},
             token[:, None],
             positions=jnp.maximum(jnp.sum(seen, axis=-1, keepdims=True) - 1, 0),
             attention_mask=seen[:, None, :],
@@ -299,9 +304,20 @@ def draw(
     """
     greedy = jnp.asarray(temperature == 0)
     logp_all = jax.nn.log_softmax(logits / jnp.where(greedy, 1.0, temperature))
-    token = jax.lax.cond(  # a draw takes a random number for each token of the vocabulary
+    token = jax.lax.cond(
         greedy,
         lambda: jnp.argmax(logits, axis=-1),
-        lambda: jax.vmap(jax.random.categorical)(keys, logp_all),
+        lambda: _inverse_transform(jnp.exp(logp_all), keys),
     )
     return token, jnp.take_along_axis(logp_all, token[:, None], axis=-1)[:, 0]
+
+
+def _inverse_transform(p: Float[Array, "E V"], keys: Key[Array, "E"]) -> Int[Array, "E"]:
+    """One token per row with the probabilities `p`, by one random number per row and not one per token.
+
+    The token at which the cumulative probability passes a uniform number: never one of probability 0, nor
+    one beyond the last, since the number is below 1 by more than rounding.
+    """
+    until = jnp.cumsum(p, axis=-1)
+    point = jax.vmap(jax.random.uniform)(keys) * until[:, -1]
+    return jnp.sum(until <= point[:, None], axis=-1)

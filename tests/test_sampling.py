@@ -40,7 +40,7 @@ def prompts(seed: int = 7) -> np.ndarray:
     return np.where(np.arange(SLOTS.prompt) < padding[:, None], PAD, tokens)
 
 
-def keys(seed: int = 7):
+def keys(seed: int = 18):
     return jax.random.split(jax.random.key(seed), ROWS)
 
 
@@ -60,7 +60,6 @@ def sample_anew(tokens, row_keys, temperature: float, slots: Slots = SLOTS):
     """Tokens and their writers, row by row; every token from a forward pass over all that came before."""
     rows = [[int(token) for token in row if token != PAD] for row in tokens]
     episodes = [[(token, CONTEXT) for token in row] for row in rows]
-    draw = jax.jit(jax.vmap(jax.random.categorical))
     for instruction, start, stop, number in TURNS[slots]:
         for episode in episodes:
             episode += [(token, CONTEXT) for token in instruction]
@@ -74,7 +73,9 @@ def sample_anew(tokens, row_keys, temperature: float, slots: Slots = SLOTS):
             token = np.argmax(logits, axis=-1)
             if temperature > 0:
                 keys_here = jax.vmap(lambda key, at=at: jax.random.fold_in(key, at))(row_keys)
-                token = draw(keys_here, logits / temperature)
+                until = np.cumsum(np.exp(tiny.log_softmax(logits, temperature)), axis=-1)
+                drawn = zip(until, np.asarray(jax.vmap(jax.random.uniform)(keys_here)), strict=True)
+                token = [np.searchsorted(row, number, side="right") for row, number in drawn]
             for row in sorted(going):
                 episodes[row].append((int(token[row]), number))
             going = {row for row in going if token[row] != EOS}
@@ -242,6 +243,22 @@ def test_prompts_on_eight_devices_are_computed_once_each():
     spread = sample(*jax.device_put((tokens, row_keys), mesh.by_row(devices)), devices=devices)
     np.testing.assert_array_equal(spread.tokens, sample(tokens, row_keys).tokens)
     assert len(spread.tokens.sharding.device_set) == 8
+
+
+@pytest.mark.parametrize("size", [7, 1000, 50_000])
+def test_the_number_drawn_is_always_within_the_tokens_that_are_possible(size, monkeypatch):
+    """Also where it is the least or the greatest that there is."""
+    rng = np.random.default_rng(size)
+    p = rng.exponential(size=(16, size)).astype(np.float32)
+    p[:, [0, size // 2, size - 1]] = 0
+    p /= p.sum(axis=-1, keepdims=True) * rng.uniform(0.999, 1.001, (16, 1)).astype(np.float32)
+    greatest = np.nextafter(np.float32(1), np.float32(0)) - np.finfo(np.float32).epsneg  # 23 bits are drawn
+    row_keys = jax.random.split(jax.random.key(0), 16)
+    for number, token in ((0.0, 1), (greatest, size - 2)):
+        monkeypatch.setattr(jax.random, "uniform", lambda key, number=number: jnp.float32(number))
+        drawn = np.asarray(sampling._inverse_transform(jnp.asarray(p), row_keys))
+        assert np.all(p[np.arange(16), drawn] > 0)
+        assert np.all(np.abs(drawn - token) <= max(2, size // 1000))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
