@@ -17,7 +17,7 @@ FILES = [ROOT / name for name in TRACKED] or [
     for path in (ROOT / folder).rglob("*")
 ]
 FILES = [path for path in FILES if path.is_file()]
-SHIPPED = [path for path in FILES if path.suffix == ".py" and path.parent != ROOT / "tests"]
+SHIPPED = [path for path in FILES if path.suffix == ".py" and ROOT / "tests" not in path.parents]
 LOCKS = [path for path in FILES if re.fullmatch(r"requirements.*\.txt", path.name)]
 
 LOADERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "torch"}
