@@ -49,10 +49,6 @@ class Side:
     seconds: Mapping[str, Timing]
     ratios: Mapping[str, float]
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return dataclasses.asdict(self)
-
 
 class Runner(Protocol):
     """One of those side by side."""
