@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from score_jax.barriers import written_once
 from score_jax.mesh import gathered, keep_cache, keep_rows
 from score_jax.model import as_stored, inputs_first
 from score_jax.policy import head_of, positions_of
@@ -248,8 +249,8 @@ def _decode(
     """Samples the tokens of one segment, one by one, until every row has ended."""
     size = cache["layer_0"]["k"].shape[1]
     head = head_of(model, params)
-    turn = (jax.default_backend() if mesh is None else mesh.devices.flat[0].platform) == "cpu"
-    turned = inputs_first(model, params) if turn else params
+    on_cpu = (jax.default_backend() if mesh is None else mesh.devices.flat[0].platform) == "cpu"
+    turned = inputs_first(model, params) if on_cpu else params
 
     def unfinished(state: _Decoding) -> Bool[Array, ""]:
         return (state.at < segment.stop) & ~jnp.all(state.done)
@@ -270,7 +271,7 @@ def _decode(
         valid = episodes.attempt[:, :size] != PADDING
         seen = valid & (jnp.arange(size) <= state.at)
         # subtle: without the barrier XLA takes this out of the loop, and turns kernels for every token.
-        stored = as_stored(model, jax.lax.optimization_barrier(turned)) if turn else params
+        stored = as_stored(model, jax.lax.optimization_barrier(turned)) if on_cpu else params
         out: Any = model.apply(
             {"params": stored},
             token[:, None],
@@ -291,7 +292,7 @@ def _decode(
     start = jnp.int32(segment.start)
     state = _Decoding(at=start, cache=cache, logits=logits, episodes=episodes, done=nobody)
     with jax.named_scope("draw_tokens"):
-        state = jax.lax.while_loop(unfinished, next_token, state)
+        state = jax.lax.while_loop(unfinished, written_once(next_token) if on_cpu else next_token, state)
     return state.cache, state.episodes
 
 

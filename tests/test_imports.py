@@ -13,7 +13,7 @@ PACKAGE = ROOT / "score_jax"
 
 # Each module imports only what stands above it: no cycles, and no maths that knows of configs or models.
 FLOORS = """
-gemma  types  records  exit_codes  rewards.cores  hlo  lengths  topology  timing
+gemma  types  records  barriers  exit_codes  rewards.cores  hlo  lengths  topology  timing
 hlo_loops  board  tracker  manifest  retention  machine  peers
 program_cost
 rewards.sandbox.syscalls  rewards.sandbox.lockdown  rewards.sandbox.wire  rewards.sandbox.job

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 import scipy.stats
 import tiny
 
-from score_jax import mesh, policy, sampling
+from score_jax import hlo, mesh, policy, sampling
 from score_jax.sampling import Slots
 from score_jax.types import CONTEXT, PADDING
 
@@ -125,6 +126,24 @@ def test_greedy_log_probabilities_are_those_of_temperature_1():
     _, logp = tiny.move_left(episodes.attempt, episodes.logp)
     expected = np.take_along_axis(log_p, tokens[..., None], -1)[..., 0]
     np.testing.assert_allclose(logp[attempt > 0], expected[attempt > 0], atol=1e-5)
+
+
+def test_no_token_copies_a_cache_or_turns_a_kernel():
+    args = (tiny.model(VOCAB), params(), prompts(), keys())
+    program = jitted().lower(*args, slots=SLOTS, temperature=1.0, pad=PAD, end=EOS, mesh=None).compile()
+    computations = hlo.read(program.as_text()).computations
+    instructions = [i for computation in computations.values() for i in computation.values()]
+    bodies = [computations[i.called("body")] for i in instructions if i.opcode == "while"]
+    loops = [body for body in bodies if len(body) > 50]  # and not the keys', within them
+    head_width, kernel = 8, params()["layer_0"]["mlp"]["gating_einsum"]  # the largest
+    sizes = {kernel.size} | {ROWS * stop * head_width for _, _, stop, _ in TURNS[SLOTS]}
+    moved = {
+        (i.name, i.shapes)
+        for loop in loops
+        for i in loop.values()
+        if re.search("copy|transpose", i.name) and np.prod(i.shapes[0].dims) in sizes
+    }
+    assert len(loops) == 2 and not moved
 
 
 def test_layout():
