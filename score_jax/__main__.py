@@ -207,6 +207,7 @@ def benchmark(args: argparse.Namespace, rest: list[str]) -> int:
         instruction=args.instruction,
         repeats=args.repeats,
         attempts=args.attempts,
+        mean_length=args.mean_length,
         peers=args.peers,
         profile=args.profile,
         say=lambda line: print(line, file=sys.stderr, flush=True),

@@ -12,14 +12,16 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 
 from score_jax.efficiency import Phase, phases_of
 from score_jax.machine import Rates, cores, device_name, measured_rates, peak_memory
 from score_jax.model import without_adapters
 from score_jax.peers import Ours, Peer, Side, side_by_side
 from score_jax.timing import Timing, timed
+from score_jax.types import CONTEXT, PADDING
 from score_jax.work import Part, Sizes, rollout_work, sampled, scoring_work, sizes_of, update_work
-from score_jax.workload import Workload, workload_of
+from score_jax.workload import Workload, ending_of, workload_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +37,26 @@ class Scale:
     attempts: int
     length: int
     phases: tuple[Phase, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ragged:
+    """A step whose attempts end before their slots do.
+
+    Attributes:
+      mean_length: of the attempts, geometrically distributed, before they are cut at their slot: as a share.
+      sampled: share of the attempts' slots that is sampled.
+      stands: share of the transcripts' places where something stands.
+      seconds: of rollout, update and step.
+      over: the step's time over that of its tokens without padding: `sampled` of a rollout of full slots, and
+        `stands` of an update of full ones.
+    """
+
+    mean_length: float
+    sampled: float
+    stands: float
+    seconds: Mapping[str, Timing]
+    over: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +84,7 @@ class Benchmark:
       phases: rollout, scoring, update, step.
       scales: of other numbers of attempts, () where none were asked for.
       sides: this and other libraries, () where none were asked for.
+      ragged: the step with shorter attempts, None where that was not asked for.
     """
 
     config: str
@@ -84,6 +107,7 @@ class Benchmark:
     phases: tuple[Phase, ...]
     scales: tuple[Scale, ...]
     sides: tuple[Side, ...] = ()
+    ragged: Ragged | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -104,6 +128,7 @@ def benchmark(
     instruction: int = 16,
     repeats: int = 5,
     attempts: Sequence[int] = (),
+    mean_length: float = 0.0,
     peers: Sequence[str] = (),
     profile: str = "",
     say: Callable[[str], None] = print,
@@ -117,15 +142,19 @@ def benchmark(
       instruction: F, tokens between two attempts.
       repeats: of each call, after the first.
       attempts: numbers of attempts at which rollout and update are timed, too.
+      mean_length: of attempts that end, as a share of their slot, with which a step is timed, too; 0: none.
       peers: scripts of other libraries, which do the same work beside it.
       profile: folder for a trace of one step; "" for none.
       say: takes a line of progress.
 
     Raises:
-      ValueError: the config has no stage of reinforcement learning, or a model whose work is not known.
+      ValueError: the config has no stage of reinforcement learning, a model whose work is not known, or slots
+        that are too short for the mean length.
       PeerError: a peer does not start, or ends.
     """
     load = workload_of(config, instruction)
+    if mean_length:
+        ending_of(mean_length, load.slots)  # refused before anything is timed
     sizes = sizes_of(load.model)
     first = first_step(load)
     startup = time.perf_counter() - began
@@ -148,6 +177,10 @@ def benchmark(
         found = timings_of(load, first_step(load), repeats, say, ("rollout", "update"))
         scales.append(Scale(number, load.slots.length, phases_of(found, works_of(load, sizes), rates)))
         del load
+    ragged = None
+    if mean_length:
+        load = workload_of(config, instruction, mean_length=mean_length)
+        ragged = ragged_of(load, mean_length, timings, repeats, say)
     return Benchmark(
         config=name,
         **facts,
@@ -158,7 +191,25 @@ def benchmark(
         phases=phases_of(timings, works, rates),
         scales=tuple(scales),
         sides=sides,
+        ragged=ragged,
     )
+
+
+def ragged_of(
+    load: Workload,
+    mean_length: float,
+    full: Mapping[str, Timing],
+    repeats: int,
+    say: Callable[[str], None],
+) -> Ragged:
+    """Times a step of `load`, whose attempts end; `full` is the same step's with all slots full."""
+    say(f"attempts of {mean_length:g} of their slot")
+    seconds = timings_of(load, first_step(load), repeats, say, ("rollout", "update", "step"))
+    attempt = np.asarray(load.rollout(load.params()).attempt)
+    sampled_share = float((attempt > CONTEXT).sum() / (len(attempt) * sampled(load.slots)))
+    stands = float((attempt != PADDING).mean())
+    least = sampled_share * full["rollout"].median + stands * full["update"].median
+    return Ragged(mean_length, sampled_share, stands, seconds, seconds["step"].median / least)
 
 
 def beside(

@@ -8,7 +8,7 @@ import rich.box
 import rich.console
 import rich.table
 
-from score_jax.benchmark import Benchmark
+from score_jax.benchmark import Benchmark, Ragged
 from score_jax.efficiency import Phase
 from score_jax.plan_text import spoken
 
@@ -25,6 +25,8 @@ def as_text(found: Benchmark) -> Iterator[rich.console.RenderableType]:
     yield "device could do and move in that time. tokens/s: of those that are sampled."
     if found.scales:
         yield _scales(found)
+    if found.ragged:
+        yield from _ragged(found.ragged)
     if found.sides:
         yield _sides(found)
         yield "x ours: its time over ours, the median of all turns. start: until the first step has ended;"
@@ -67,6 +69,13 @@ def _scales(found: Benchmark) -> rich.table.Table:
             cells += _of_each(phase, scale.attempts)
         table.add_row(str(scale.attempts), str(scale.length), *cells)
     return table
+
+
+def _ragged(found: Ragged) -> Iterator[str]:
+    times = ", ".join(f"{name} {spoken(timing.median)}" for name, timing in found.seconds.items())
+    yield f"attempts of {percent(found.mean_length)} of their slot in the mean: {times}"
+    yield f"{found.over:.2f} times what its tokens would take without padding: {percent(found.sampled)} of a"
+    yield f"rollout of full slots and {percent(found.stands)} of an update of full ones"
 
 
 def _sides(found: Benchmark) -> rich.table.Table:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 
 from score_jax.hlo import Instruction, Program, matched
 
-# Where a computation's parameter comes from: the loop that runs it, in which computation, and that one's own.
+# Where a computation's parameters come from: the loop or call that runs it, in which computation, and that
+# one's own.
 _Caller = tuple[Instruction, str, "_Caller"] | None
 
 
@@ -48,7 +49,8 @@ def walk(
             heavy = lambda branch: sum(size(i, n) for *_, i, n in walk(program, size, branch))
             yield from walk(program, size, max(branches, key=heavy), loop, runs)
         elif instruction.opcode == "call":
-            yield from walk(program, size, instruction.called("to_apply"), loop, runs)
+            inside = (instruction, name, caller)
+            yield from walk(program, size, instruction.called("to_apply"), loop, runs, inside)
         else:
             yield loop, runs, instruction, name
 
@@ -90,20 +92,27 @@ def _outside(program: Program, operand: str, inner: str, fusion: Instruction) ->
 def _number(program: Program, operand: str, name: str, caller: _Caller) -> int | None:
     """The integer that an operand is when a loop begins; None where the text does not tell."""
     where, _, inner = operand.rpartition("/")
-    instruction = program.computations[where or name][inner]
+    instruction, name, caller = _origin(program, inner, where or name, caller)
     if instruction.opcode == "constant":
         value = instruction.argument.strip()
         return int(value) if re.fullmatch(r"-?\d+", value) else None
-    if instruction.opcode in ("copy", "bitcast"):
-        return _number(program, instruction.operands[0], name, caller)
-    if instruction.opcode == "get-tuple-element" and caller:
-        source = program.computations[name][instruction.operands[0]]
-        if source.opcode == "parameter":
+    if instruction.opcode == "get-tuple-element":
+        index = int(matched(re.search(r"index=(\d+)", instruction.rest), instruction.rest)[1])
+        source, name, caller = _origin(program, instruction.operands[0], name, caller)
+        if source.opcode == "parameter" and caller:
             loop, outer, above = caller
-            start = program.computations[outer][loop.operands[0]]
-            while start.opcode in ("copy", "bitcast"):
-                start = program.computations[outer][start.operands[0]]
-            if start.opcode == "tuple":
-                index = int(matched(re.search(r"index=(\d+)", instruction.rest), instruction.rest)[1])
-                return _number(program, start.operands[index], outer, above)
+            source, name, caller = _origin(program, loop.operands[0], outer, above)
+        if source.opcode == "tuple":
+            return _number(program, source.operands[index], name, caller)
     return None
+
+
+def _origin(program: Program, operand: str, name: str, caller: _Caller) -> tuple[Instruction, str, _Caller]:
+    """What an operand is a copy of, or a call was given for it; its computation, and what runs that."""
+    instruction = program.computations[name][operand]
+    if instruction.opcode in ("copy", "bitcast"):
+        return _origin(program, instruction.operands[0], name, caller)
+    if instruction.opcode == "parameter" and caller and caller[0].opcode == "call":
+        call, outer, above = caller
+        return _origin(program, call.operands[int(instruction.argument)], outer, above)
+    return instruction, name, caller

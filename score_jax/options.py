@@ -56,6 +56,7 @@ EXAMPLES = {
   taskset -c 1 python -m score_jax benchmark --config=configs/benchmark.py:tiny
   python -m score_jax benchmark --config=configs/benchmark.py:mid --attempts=1,2,4,8,16 --profile=trace
   python -m score_jax benchmark --config=configs/benchmark.py:tiny --peer=tests/peers/google_tunix.py
+  python -m score_jax benchmark --config=configs/benchmark.py:tiny --mean-length=0.25
 """,
     "sandbox-check": """
   python -m score_jax sandbox-check
@@ -188,6 +189,8 @@ def parser() -> Parser:
     sub.add_argument("--repeats", type=int, default=5, help="calls that are timed of each phase (5)")
     text = "numbers of attempts at which rollout and update are timed, too"
     sub.add_argument("--attempts", type=_numbers, default=(), metavar="N[,N]", help=text)
+    text = "time a step whose attempts end, too: their mean length as a share of their slot"
+    sub.add_argument("--mean-length", type=float, default=0.0, metavar="SHARE", help=text)
     text = "tokens of the instruction before each later attempt (16)"
     sub.add_argument("--instruction", type=int, default=16, metavar="TOKENS", help=text)
     text = "a script of tests/peers: that library does the same work in turn with ours; repeatable"

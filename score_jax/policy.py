@@ -31,22 +31,27 @@ def hidden_states(
     tokens: Int[Array | np.ndarray, "E L"],
     attempt: Int[Array | np.ndarray, "E L"],
     *,
+    episode: Int[Array, "E L"] | None = None,
     remat: bool = False,
     mesh: Mesh | None = None,
 ) -> Float[Array, "E L D"]:
     """The final hidden states of whole transcripts; every attempt in one forward pass.
 
+    Where several transcripts share a row, `episode` says whose each token is; each counts its own positions.
+
     With `remat` the backward pass computes each layer anew and holds what is within one of them alone. On a
     mesh each layer gathers its parameters where it needs them, in the backward pass again.
 
     attention mask of one row · · p p 1 1 · f 2 2     (· = padding, anywhere)
-    a query sees the non-padding tokens up to itself
+    a query sees the non-padding tokens of its episode up to itself
     """
-    valid = attempt != PADDING
     causal = jnp.tril(jnp.ones((tokens.shape[1],) * 2, bool))
+    seen = (attempt != PADDING)[:, None, :] & causal[None]
+    if episode is not None:
+        seen &= episode[:, None, :] == episode[:, :, None]
     inputs: dict[str, Any] = {
-        "positions": positions_of(valid),
-        "attention_mask": valid[:, None, :] & causal[None],
+        "positions": jnp.maximum(jnp.sum(seen, axis=-1) - 1, 0),
+        "attention_mask": seen,
         "return_hidden_states": True,  # the logits that the model makes beside them are dead code under jit
     }
     if not remat and mesh is None:

@@ -19,6 +19,7 @@ from score_jax import model as models
 from score_jax.config import shows_critiques
 from score_jax.config_check import SMALL
 from score_jax.mesh import by_row, check_rows, placed
+from score_jax.packing import as_it_stands
 from score_jax.released import load_tokenizer
 from score_jax.rl import learner_of
 from score_jax.rollout import jitted_sample, prompt_rows
@@ -105,8 +106,9 @@ def trace(
         decisive=rows(shape, jnp.float32),
     )
     objective = objective_at(config, stage, 0, stage.beta_2)
+    arrangement = as_it_stands(*shape, learner.samples, learner.micro_batches)
     updated = train_step.lower(
-        state, frozen, reference, experience, objective, jnp.float32(0), learner=learner
+        state, frozen, reference, experience, objective, jnp.float32(0), arrangement, learner=learner
     )
     # An array that is given twice lies there once: beside adapters that of the base, and without them what
     # is trained in the dtype that it runs in.

@@ -13,12 +13,13 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from score_jax import diagnosis, interruption, offline, rollout
+from score_jax import diagnosis, hosts, interruption, offline, rollout
 from score_jax import model as models
 from score_jax.checkpoint import Checkpoints
 from score_jax.log import Metrics, Progress, by_attempt
 from score_jax.mesh import mesh_of, spread
 from score_jax.metrics import summarize
+from score_jax.packing import packed
 from score_jax.retention import note_of
 from score_jax.rollout import Actor, Graded
 from score_jax.schedule import asks_for_kl, batch_of, beta_2_after, learning_rate_at, objective_at
@@ -68,10 +69,19 @@ def rl_stage(
                 bank,
                 step=begin + step,
             )
+            attempt = hosts.fetch(experience.episodes.attempt)
+            arrangement = packed(attempt, learner.samples, learner.micro_batches)
             experience = spread(experience, devices)
             rate = learning_rate_at(stage, step)
             state, numbers = train_step(
-                state, frozen, reference, experience, objective, jnp.float32(rate), learner=learner
+                state,
+                frozen,
+                reference,
+                experience,
+                objective,
+                jnp.float32(rate),
+                arrangement,
+                learner=learner,
             )
             row = {"step": begin + step + 1, "stage": stage.name, "learning_rate": rate}
             row |= {"beta_2": beta_2} if stage.adapt_beta_2 else {}

@@ -98,11 +98,17 @@ class Slots:
         return tuple(segments)
 
 
+# In slots of so many tokens and more, the last quarter of the rows goes on alone, on a single CPU: its time
+# grows with the rows. Each number of rows is a program to compile: hence one such, and none for short slots.
+_LONG, _LAST = 64, 4
+
+
 @flax.struct.dataclass
 class _Decoding:
-    """What changes from token to token. `logits` speak of the token at index `at`."""
+    """What changes from token to token, and the rows' keys. `logits` speak of the token at index `at`."""
 
     at: Int[Array, ""]
+    keys: Key[Array, "E"]
     cache: dict
     logits: Float[Array, "E V"]
     episodes: Episodes
@@ -252,11 +258,8 @@ def _decode(
     on_cpu = (jax.default_backend() if mesh is None else mesh.devices.flat[0].platform) == "cpu"
     turned = inputs_first(model, params) if on_cpu else params
 
-    def unfinished(state: _Decoding) -> Bool[Array, ""]:
-        return (state.at < segment.stop) & ~jnp.all(state.done)
-
     def next_token(state: _Decoding) -> _Decoding:
-        keys = jax.vmap(jax.random.fold_in, (0, None))(row_keys, state.at)
+        keys = jax.vmap(jax.random.fold_in, (0, None))(state.keys, state.at)
         token, logp = draw(state.logits, keys, temperature)
 
         def write(x: Array | np.ndarray, value: Array | int, empty: int) -> Array:
@@ -280,7 +283,8 @@ def _decode(
             cache=state.cache,
             return_hidden_states=True,
         )
-        return _Decoding(
+        return dataclasses.replace(
+            state,
             at=state.at + 1,
             cache=keep_cache(out.cache, mesh),
             logits=head.logits(out.hidden_states[:, 0]),
@@ -288,11 +292,23 @@ def _decode(
             done=state.done | (token == end),
         )
 
-    nobody = jnp.zeros(logits.shape[0], bool)
+    def go_on(state: _Decoding, until: int) -> _Decoding:
+        """Draws tokens until no more than so many rows have not ended."""
+        unfinished = lambda state: (state.at < segment.stop) & (jnp.sum(~state.done) > until)
+        return jax.lax.while_loop(unfinished, written_once(next_token) if on_cpu else next_token, state)
+
+    rows = logits.shape[0]
+    nobody = jnp.zeros(rows, bool)
     start = jnp.int32(segment.start)
-    state = _Decoding(at=start, cache=cache, logits=logits, episodes=episodes, done=nobody)
+    state = _Decoding(start, row_keys, cache=cache, logits=logits, episodes=episodes, done=nobody)
+    alone = on_cpu and (mesh is None or mesh.size == 1) and segment.stop - segment.start >= _LONG
+    few = rows // _LAST if alone else 0
     with jax.named_scope("draw_tokens"):
-        state = jax.lax.while_loop(unfinished, written_once(next_token) if on_cpu else next_token, state)
+        state = go_on(state, few)
+        if few:
+            last = jnp.argsort(state.done)[:few]  # those that have not ended come first
+            part = go_on(jax.tree.map(lambda x: x[last] if x.ndim else x, state), 0)
+            state = jax.tree.map(lambda x, y: x.at[last].set(y) if x.ndim else y, state, part)
     return state.cache, state.episodes
 
 

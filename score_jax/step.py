@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -16,12 +17,12 @@ from jaxtyping import Array, Float, Int
 
 from score_jax import attempts as attempts_lib
 from score_jax import model as models
-from score_jax import objectives, policy
+from score_jax import objectives, packing, policy
 from score_jax.kl import KLPenalty
 from score_jax.losses import PolicyGradientLoss, sft_loss
 from score_jax.mesh import PARTS, keep_layout, keep_rows, keep_whole, over_rows
 from score_jax.objectives import Objective, RewardShaping
-from score_jax.types import Episodes, Experience, TrainState
+from score_jax.types import CONTEXT, PADDING, Episodes, Experience, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,22 +116,36 @@ def rl_loss(
     experience: Experience,
     objective: Objective,
     learner: Learner,
-) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """The summed loss of some whole problems' episodes, and sums for the metrics."""
-    episodes, count = experience.episodes, objective.attempts
+    places: Int[Array, "R L"] | None = None,
+) -> tuple[Float[Array, ""], policy.TokenScores]:
+    """The summed loss of some whole problems' episodes, and what was scored (the KL of 'k1' token by token).
+
+    `places`, see `packing.Packing`, says which episodes those are; None: all, each in a row of its own.
+    """
+    episodes = experience.episodes
+    if places is None:
+        places = jnp.arange(episodes.tokens.size, dtype=jnp.int32).reshape(episodes.tokens.shape)
+    tokens = packing.take(episodes.tokens, places, 0)
+    attempt = packing.take(episodes.attempt, places, PADDING)
+    rows = keep_rows(Episodes(tokens, attempt, jnp.zeros(tokens.shape, jnp.float32)), learner.mesh)
+    put_back = lambda x: packing.put_back(x, places, len(episodes.tokens))
     params = models.join(learner.model, frozen, trainable)
     head = lambda params: policy.head_of(learner.model, params, learner.temperature, mesh=learner.mesh)
     hidden = lambda params: policy.hidden_states(
         models.for_params(learner.model, params),
         params,
-        episodes.tokens,
-        episodes.attempt,
+        rows.tokens,
+        rows.attempt,
+        episode=packing.episode_of(places),
         remat=learner.remat,
         mesh=learner.mesh,
     )
-    score = lambda params, **reference: policy.score_tokens(
-        head(params), hidden(params), episodes, chunk=learner.chunk, **reference
+    score = lambda params, **reference: jax.tree.map(
+        put_back,
+        policy.score_tokens(head(params), hidden(params), rows, chunk=learner.chunk, **reference),
     )
+    # From here on each array has all episodes again; those that stand elsewhere count for nothing.
+    attempt = jnp.where(put_back(jnp.ones(places.shape, bool)), episodes.attempt, PADDING)
     reference, ref_logp = None, episodes.logp
     with jax.named_scope("reference"):
         if learner.reference and learner.kl_estimator == "full":
@@ -140,30 +155,24 @@ def rl_loss(
     scores = score(params, reference=jax.lax.stop_gradient(reference))
 
     on_rows = functools.partial(over_rows, mesh=learner.mesh)
-    shaping = RewardShaping(jnp.asarray(objective.reward_weight), jnp.asarray(objective.bonus))
-    shaped = on_rows(shaping)(experience.rewards)
-    credit = objectives.returns(shaped, objective.discount)
-    advantages = objectives.leave_one_out(credit, learner.samples)
+    advantages = advantages_of(experience, objective, learner)
     penalty = KLPenalty(jnp.asarray(objective.kl_coef), learner.kl_estimator)
-    kl = on_rows(penalty)(scores.logp, jax.lax.stop_gradient(ref_logp), scores.kl, episodes.attempt)
+    kl = on_rows(penalty)(scores.logp, jax.lax.stop_gradient(ref_logp), scores.kl, attempt)
     kl_advantages = jnp.zeros_like(kl)
     if penalty.in_reward:
         kl_advantages = objectives.leave_one_out(-jax.lax.stop_gradient(kl), learner.samples)
     pg = on_rows(PolicyGradientLoss(learner.decisive_only))(
-        scores.logp, advantages, kl_advantages, episodes.attempt, experience.decisive
+        scores.logp, advantages, kl_advantages, attempt, experience.decisive
     )
     loss = jnp.sum(pg) + (0.0 if penalty.in_reward else jnp.sum(kl))
+    return loss, scores if reference is not None else scores.replace(kl=scores.logp - ref_logp)
 
-    by_attempt = lambda x: attempts_lib.per_attempt(x, episodes.attempt, count)
-    sums = lambda x: by_attempt(x).sum(axis=0)
-    kl_tokens = scores.kl if reference is not None else scores.logp - ref_logp
-    told = {"kl": sums(kl_tokens)} if learner.reference else {}
-    return loss, told | {
-        "tokens": sums((episodes.attempt > 0).astype(jnp.float32)),
-        "entropy": sums(scores.entropy),
-        "policy": (advantages * by_attempt(scores.logp)).sum(axis=0),
-        "sampler_gap": jnp.max(jnp.abs(scores.logp - episodes.logp)),
-    }
+
+def advantages_of(experience: Experience, objective: Objective, learner: Learner) -> Float[Array, "E N"]:
+    """A_i from the shaped rewards (Eq. 4), each problem's episodes the baseline of the others."""
+    shaping = RewardShaping(jnp.asarray(objective.reward_weight), jnp.asarray(objective.bonus))
+    shaped = over_rows(shaping, learner.mesh)(experience.rewards)
+    return objectives.leave_one_out(objectives.returns(shaped, objective.discount), learner.samples)
 
 
 @functools.partial(jax.jit, static_argnames="learner", donate_argnames="state")
@@ -174,6 +183,7 @@ def train_step(
     experience: Experience,
     objective: Objective,
     learning_rate: Float[Array, ""],
+    arrangement: packing.Packing | None = None,
     *,
     learner: Learner,
 ) -> tuple[TrainState, dict[str, Array]]:
@@ -188,6 +198,7 @@ def train_step(
       experience: what the update learns from.
       objective: what it is to maximise.
       learning_rate: see `Optimizer`.
+      arrangement: of the episodes in the parts of the batch; None: each has a row of its own.
       learner: what is fixed at compile time.
 
     Returns:
@@ -196,41 +207,52 @@ def train_step(
       nats; where the reference is run), entropy (mean nats per token), policy (|mean A_i log π(y_i)|, the
       size of its policy term).
     """
-    episodes = experience.rewards.shape[0]
-    if episodes % (learner.micro_batches * learner.samples):
+    episodes = experience.episodes
+    count, length = episodes.tokens.shape
+    if count % (learner.micro_batches * learner.samples):
         raise ValueError(
             f"micro_batches = {learner.micro_batches} does not divide the "
-            f"{episodes // learner.samples} problems of a batch"
+            f"{count // learner.samples} problems of a batch"
         )
-    leaves, experience_of = jax.tree.flatten(experience)
+    if arrangement is None:
+        arrangement = packing.as_it_stands(count, length, learner.samples, learner.micro_batches)
+    places = keep_rows(jnp.asarray(arrangement.places), learner.mesh, PARTS)
+    nothing = jnp.zeros((count, length), jnp.float32)
+    start = jax.tree.map(jnp.zeros_like, state.params), jnp.float32(0), policy.TokenScores(*[nothing] * 3)
 
-    def split(x: Array) -> Array:
-        """[E, ...] to [micro-batches, rows, ...]: dealt out, each part has problems of every device."""
-        dealt = x.reshape(-1, learner.micro_batches, learner.samples, *x.shape[1:]).swapaxes(0, 1)
-        parts = dealt.reshape(learner.micro_batches, -1, *x.shape[1:])
-        return keep_rows(parts, learner.mesh, PARTS)
-
-    parts = [split(x) for x in leaves]
-
-    def accumulate(grads: dict, part: list[Array]) -> tuple[dict, tuple[Array, dict]]:
-        (loss, sums), more = jax.value_and_grad(rl_loss, has_aux=True)(
-            state.params, frozen, ref_params, jax.tree.unflatten(experience_of, part), objective, learner
+    def accumulate(done: tuple[Array, Any]) -> tuple[Array, Any]:
+        part, (grads, loss, scores) = done
+        (more_loss, more_scores), more = jax.value_and_grad(rl_loss, has_aux=True)(
+            state.params, frozen, ref_params, experience, objective, learner, places[part]
         )
-        return keep_layout(jax.tree.map(jnp.add, grads, more), learner.mesh), (loss, sums)
+        grads = keep_layout(jax.tree.map(jnp.add, grads, more), learner.mesh)
+        scores = keep_rows(jax.tree.map(jnp.add, scores, more_scores), learner.mesh)
+        return part + 1, (grads, loss + more_loss, scores)
 
-    grads, (losses, sums) = jax.lax.scan(accumulate, jax.tree.map(jnp.zeros_like, state.params), parts)
-    grads = jax.tree.map(lambda g: g / episodes, grads)
-    tokens = sums["tokens"].sum(axis=0)
-    state, metrics = learner.optimizer.apply_finite(state, grads, learning_rate, losses.sum() / episodes)
-    metrics |= {
-        "sampler_gap": sums["sampler_gap"].max(),
-        "length": tokens / episodes,
-        "entropy": sums["entropy"].sum(axis=0) / tokens,
-        "policy": jnp.abs(sums["policy"].sum(axis=0)) / episodes,
-    }
-    if learner.reference:
-        metrics["kl"] = sums["kl"].sum(axis=0) / episodes
+    # The limit is written down for who reads the compiled program.
+    unfinished = lambda done: (done[0] < learner.micro_batches) & (done[0] < arrangement.parts)
+    _, (grads, loss, scores) = jax.lax.while_loop(unfinished, accumulate, (jnp.int32(0), start))
+    grads = jax.tree.map(lambda g: g / count, grads)
+    state, metrics = learner.optimizer.apply_finite(state, grads, learning_rate, loss / count)
+    metrics |= _told(scores, experience, objective, learner)
     return keep_layout(state, learner.mesh), keep_whole(metrics, learner.mesh)
+
+
+def _told(
+    scores: policy.TokenScores, experience: Experience, objective: Objective, learner: Learner
+) -> dict[str, Array]:
+    """The metrics of `train_step` that are read off what was scored."""
+    episodes = experience.episodes
+    by_attempt = lambda x: attempts_lib.per_attempt(x, episodes.attempt, objective.attempts)
+    mean = lambda x: x.sum(axis=0) / len(x)
+    tokens = mean(by_attempt(jnp.asarray(episodes.attempt > CONTEXT, jnp.float32)))
+    pull = advantages_of(experience, objective, learner) * by_attempt(scores.logp)
+    return {
+        "sampler_gap": jnp.max(jnp.abs(scores.logp - episodes.logp)),
+        "length": tokens,
+        "entropy": mean(by_attempt(scores.entropy)) / tokens,
+        "policy": jnp.abs(mean(pull)),
+    } | ({"kl": mean(by_attempt(scores.kl))} if learner.reference else {})
 
 
 @flax.struct.dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -18,6 +19,7 @@ from score_jax import policy
 from score_jax.config_check import SUPERVISED
 from score_jax.mesh import make_mesh, place, spread
 from score_jax.objectives import Objective
+from score_jax.packing import packed
 from score_jax.programs import model_of
 from score_jax.rl import learner_of
 from score_jax.rollout import jitted_sample, prompt_rows, row_keys
@@ -26,7 +28,7 @@ from score_jax.schedule import objective_at
 from score_jax.step import Learner, train_step
 from score_jax.types import Episodes, Experience, TrainState
 
-_PAD, _NEVER = 0, -1  # an end that is no token: all slots are filled
+_PAD, _END, _NEVER = 0, 1, -1  # an end that is no token: all slots are filled
 
 
 @dataclasses.dataclass
@@ -43,6 +45,7 @@ class Workload:
       state: the policy's.
       prompts: random tokens that fill their slot.
       together: how many episodes stand together that share a prompt.
+      end: the token that ends an attempt.
     """
 
     model: nn.Module
@@ -54,6 +57,7 @@ class Workload:
     state: TrainState
     prompts: Int[np.ndarray, "Q P"]
     together: int
+    end: int = _NEVER
 
     @property
     def episodes(self) -> int:
@@ -78,7 +82,7 @@ class Workload:
                 slots=self.slots,
                 temperature=self.learner.temperature,
                 pad=_PAD,
-                end=_NEVER,
+                end=self.end,
                 mesh=self.learner.mesh,
             )
             for start in range(0, self.episodes, size)
@@ -101,6 +105,7 @@ class Workload:
 
     def update(self, experience: Experience) -> dict[str, Any]:
         """One update of `state`; returns its metrics."""
+        attempt = np.asarray(experience.episodes.attempt)
         self.state, metrics = train_step(
             self.state,
             models.frozen_of(self.model, self.base),
@@ -108,6 +113,7 @@ class Workload:
             experience,
             self.objective,
             jnp.float32(1e-6),
+            packed(attempt, self.learner.samples, self.learner.micro_batches),
             learner=self.learner,
         )
         return metrics
@@ -124,29 +130,45 @@ class Workload:
         return self.update(self.experience_of(self.rollout(self.params())))
 
 
-def workload_of(config: ml_collections.ConfigDict, instruction: int, attempts: int = 0) -> Workload:
+def workload_of(
+    config: ml_collections.ConfigDict, instruction: int, attempts: int = 0, mean_length: float = 0.0
+) -> Workload:
     """What a config's last stage of reinforcement learning does, with random parameters and prompts.
 
     Args:
       config: the run's; its mesh, task and files are not read.
       instruction: F, tokens of the instruction before each later attempt.
       attempts: N, in place of the stage's; 0 for that.
+      mean_length: of the attempts, before they are cut at their slot, as a share of it; their lengths are
+        geometrically distributed. 0: all slots are filled.
 
     Raises:
-      ValueError: there is no such stage.
+      ValueError: there is no such stage, or no such length.
     """
     stage, model = stage_of(config).copy_and_resolve_references(), model_of(config)
     stage.attempts = attempts or stage.attempts
     mesh = make_mesh((1, 1, 1), (jax.devices()[0],))
     learner = learner_of(config, stage, model, mesh)
     slots = layout_of(config, stage, instruction)
-    base, state = _parameters(model, learner, config.train_dtype, mesh)
+    ending = ending_of(mean_length, slots) if mean_length else 0.0
+    base, state = _parameters(model, learner, config.train_dtype, mesh, ending)
     episodes = config.problems_per_step * learner.samples
     together = prompt_rows(episodes // config.rollout_parts, learner.samples, mesh)
     shape = (episodes // together, slots.prompt)
     prompts = np.random.default_rng(0).integers(1, model.config.num_embed, shape, np.int32)
     objective = objective_at(config, stage, 0, stage.beta_2)
-    return Workload(model, slots, learner, objective, config.rollout_parts, base, state, prompts, together)
+    return Workload(
+        model,
+        slots,
+        learner,
+        objective,
+        config.rollout_parts,
+        base,
+        state,
+        prompts,
+        together,
+        _END if mean_length else _NEVER,
+    )
 
 
 def stage_of(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -159,6 +181,20 @@ def stage_of(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     if not found:
         raise ValueError(f"config.stages = {config.stages}: no stage of reinforcement learning among them")
     return found[-1]
+
+
+def ending_of(mean_length: float, slots: Slots) -> float:
+    """The probability of an end at each token that gives attempts this mean length, a share of their slot.
+
+    Raises:
+      ValueError: it is not above one token, or not finite.
+    """
+    if not 1 < mean_length * slots.attempt < math.inf:
+        raise ValueError(
+            f"--mean-length={mean_length}: of a slot of {slots.attempt} tokens that is not above one token; "
+            "0.25 is usual"
+        )
+    return 1 / (mean_length * slots.attempt)
 
 
 def layout_of(config: ml_collections.ConfigDict, stage: ml_collections.ConfigDict, instruction: int) -> Slots:
@@ -174,10 +210,30 @@ def layout_of(config: ml_collections.ConfigDict, stage: ml_collections.ConfigDic
     )
 
 
-def _parameters(model: nn.Module, learner: Learner, dtype: str, mesh: Mesh) -> tuple[dict, TrainState]:
-    """Random parameters of the reference, and a policy that starts at them."""
+def _parameters(
+    model: nn.Module, learner: Learner, dtype: str, mesh: Mesh, ending: float
+) -> tuple[dict, TrainState]:
+    """Random parameters of the reference, and a policy that starts at them; see `_ending` for `ending`."""
     bare = models.without_adapters(model)
     cast = lambda x: x.astype(bare.dtype)
-    base = place(jax.tree.map(cast, models.init_params(bare, jax.random.key(0))), mesh)
+    random = models.init_params(bare, jax.random.key(0))
+    base = place(jax.tree.map(cast, _ending(random, ending) if ending else random), mesh)
     trainable = place(models.init_trainable(model, base, jax.random.key(1), dtype), mesh)
     return base, place(learner.optimizer.init(trainable), mesh)
+
+
+def _ending(params: dict, p: float) -> dict:
+    """`params` with which `_END` has the probability `p` wherever it may stand, to within a percent, and all
+    other tokens are alike.
+
+    The first of the D numbers of a hidden state is made to outweigh all others, and the only one that the
+    output layer sees: its size after the last norm, and so each token's logit, is then known beforehand.
+    """
+    table, scale = params["embedder"]["input_embedding"], params["final_norm"]["scale"]
+    logit = jnp.log(p / (1 - p) * (len(table) - 1))
+    small, large = 0.01, 100.0
+    table = table.at[:, 0].set(large).at[_END, 0].add(logit / small)
+    scale = (
+        jnp.full_like(scale, -1.0).at[0].set(small / len(scale) ** 0.5 - 1)
+    )  # a norm multiplies by 1 + scale
+    return params | {"embedder": {"input_embedding": table}, "final_norm": {"scale": scale}}

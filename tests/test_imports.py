@@ -22,7 +22,7 @@ rewards.sandbox.layers  rewards.sandbox.canaries
 rewards.sandbox.zygote  rewards.sandbox.worker
 rewards.sandbox.pool
 rewards.sandbox.check
-attempts  instructions
+attempts  instructions  packing
 objectives  kl  losses
 metrics  paper_tables  alarms  config_fields
 charts  run  estimates  study_file

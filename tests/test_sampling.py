@@ -128,6 +128,20 @@ def test_greedy_log_probabilities_are_those_of_temperature_1():
     np.testing.assert_allclose(logp[attempt > 0], expected[attempt > 0], atol=1e-5)
 
 
+@pytest.mark.parametrize("slots", [SLOTS, CRITIQUED], ids=["attempts", "critiques"])
+def test_the_last_rows_go_on_alone_and_sample_the_same(slots, monkeypatch):
+    expected = sample(prompts(), keys(), slots=slots)
+    monkeypatch.setattr(sampling, "_LONG", 1)
+    how = {"slots": slots, "temperature": 1.0, "pad": PAD, "end": EOS}
+    alone = jax.jit(lambda *args: sampling.sample(tiny.model(VOCAB), *args, **how))
+    loops = str(jax.make_jaxpr(alone)(params(), prompts(), keys())).count("while[")
+    found = alone(params(), prompts(), keys())
+    assert loops == 2 * len(slots.segments)
+    np.testing.assert_array_equal(found.tokens, expected.tokens)
+    np.testing.assert_array_equal(found.attempt, expected.attempt)
+    np.testing.assert_allclose(found.logp, expected.logp, atol=1e-5)
+
+
 def test_no_token_copies_a_cache_or_turns_a_kernel():
     args = (tiny.model(VOCAB), params(), prompts(), keys())
     program = jitted().lower(*args, slots=SLOTS, temperature=1.0, pad=PAD, end=EOS, mesh=None).compile()
