@@ -80,9 +80,10 @@ def _evaluate(config: ml_collections.ConfigDict, workdir: epath.Path, checkpoint
             results[name] = result_of(fresh)
             say(summary_line(name, results[name]))
     trained = ["base", *(config[key].name for key in config.stages)]
-    place = lambda name: trained.index(name) if name in trained else 0.5  # the last stage stays last
-    results = dict(sorted(results.items(), key=lambda item: place(item[0])))
-    write_jsonl(attempts_path, sorted(rows, key=lambda row: place(row["checkpoint"])))
+    # In order of training, but the last stage stays last.
+    place = lambda name, step: (name == trained[-1], step, name in trained)
+    results = dict(sorted(results.items(), key=lambda item: place(item[0], item[1]["step"])))
+    write_jsonl(attempts_path, sorted(rows, key=lambda row: place(row["checkpoint"], row["step"])))
     write_json(results_path, results)
     for draft in drafts:
         draft.delete()

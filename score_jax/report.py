@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from score_jax import alarms, charts, metrics
 from score_jax.records import write_text
-from score_jax.run import Run, read_run
+from score_jax.run import Run, last_attempt, read_run
 
 TRANSCRIPT_BYTES = 8_000_000  # of JSON in the page; whole problems beyond it are counted, not shown
 MINUS = "\N{MINUS SIGN}"
@@ -61,13 +61,14 @@ def write_report(workdir: str | Path, *, transcript_bytes: int = TRANSCRIPT_BYTE
     page = template("report.html.j2").render(
         refresh=refresh,
         run=run,
-        title=str(run.workdir.resolve().name),
+        title=run.title,
         final=next(reversed(run.results), ""),
-        most_attempts=max((t for r in run.results.values() for t in _attempts_of(r)), default=2),
+        most_attempts=max(map(last_attempt, run.results.values()), default=2),
         head=_head(run.config),
         facts=_facts(run),
         alarms=_alarms(run.steps),
         tiles=_tiles(run.results),
+        heads=heads(run.results),
         table=result_table(run.results),
         smoothing={"curves": charts.smoothing(run.steps), "pre": charts.smoothing(run.pretraining)},
         curves=curves(run.steps, MAIN_CURVES),
@@ -96,36 +97,54 @@ def template(name: str) -> jinja2.Template:
     ).get_template(name)
 
 
+def heads(results: Mapping[str, Mapping]) -> list[str]:
+    """The name of each checkpoint, and of its split where not all have the same one."""
+    splits = {name: str(result.get("split", "")) for name, result in results.items()}
+    if len(set(splits.values())) < 2:
+        return list(results)
+    return [f"{name}, {split or 'unknown'} split" for name, split in splits.items()]
+
+
 def result_table(results: Mapping[str, Mapping]) -> list[dict]:
     """The rows of the page's table: label, kind, and per checkpoint (value, interval) as text."""
     if not results:
         return []
-    last = max(t for r in results.values() for t in _attempts_of(r))
+    ends = sorted({last_attempt(result) for result in results.values()}, reverse=True)
+    last = ends[0]
     rows = [("n", "problems", "count")]
     rows += [(f"acc_t{t}", f"Accuracy@t{t}", "share") for t in range(1, last + 1)]
-    pairs = [("", 1, last)] if last > 1 else []
-    if last > 2:
-        pairs += [(f"_t{t}_t{t + 1}", t, t + 1) for t in range(1, last)]
-    for suffix, a, b in pairs:
-        where = f"(t{a},\N{NO-BREAK SPACE}t{b})"
+    whole = [(1, end) for end in ends if end > 1]
+    for a, b in dict.fromkeys([*whole, *((t, t + 1) for t in range(1, last))]):
+        suffix, where = f"_t{a}_t{b}", f"(t{a},\N{NO-BREAK SPACE}t{b})"
         rows.append((f"delta{suffix}", f"{DELTA} {where}", "delta"))
         rows.append((f"i_to_c{suffix}", f"corrected, i{ARROW}c {where}", "share"))
         rows.append((f"c_to_i{suffix}", f"spoiled, c{ARROW}i {where}", "share"))
-    rows += [("changed", "answer changed", "share")] if last > 1 else []
+    for a, b in whole:
+        where = f" (t{a},\N{NO-BREAK SPACE}t{b})" if len(whole) > 1 else ""
+        rows.append((f"changed_t{a}_t{b}", f"answer changed{where}", "share"))
     for stem, label in (("unparsed", "no readable answer"), ("unfinished", "cut off")):
         rows += [(f"{stem}_t{t}", f"{label} @t{t}", "share") for t in range(1, last + 1)]
+    named = [_by_pair(result) for result in results.values()]
     return [
-        {"label": label, "kind": kind, "cells": [_cell(r, key, kind) for r in results.values()]}
+        {"label": label, "kind": kind, "cells": [_cell(r, key, kind) for r in named]}
         for key, label, kind in rows
-        if any(r.get(key) is not None for r in results.values())
+        if any(r.get(key) is not None for r in named)
     ]
+
+
+def _by_pair(result: Mapping) -> dict:
+    """A result in which what is of the first attempt and the last has the names of both: delta_t1_t2."""
+    suffix = f"_t1_t{last_attempt(result)}"
+    named = lambda key: key + suffix * (key in ("delta", "i_to_c", "c_to_i", "changed"))
+    intervals = {named(key): interval for key, interval in result.get("ci95", {}).items()}
+    return {named(key): value for key, value in result.items()} | {"ci95": intervals}
 
 
 def as_markdown(results: Mapping[str, Mapping]) -> str:
     """The table in Markdown, a column per checkpoint: per cent [95% interval]; "" without results."""
     if not results:
         return ""
-    lines = ["| | " + " | ".join(label.replace("|", r"\|") for label in results) + " |"]
+    lines = ["| | " + " | ".join(head.replace("|", r"\|") for head in heads(results)) + " |"]
     lines.append("|---" * (len(results) + 1) + "|")
     for row in result_table(results):
         cells = [cell["text"] + f" [{cell['interval']}]" * bool(cell["interval"]) for cell in row["cells"]]
@@ -221,11 +240,14 @@ def _cell(result: Mapping, key: str, kind: str) -> dict:
 
 
 def _tiles(results: Mapping[str, Mapping]) -> list[dict]:
-    """The headline: the last checkpoint's first and last accuracy and delta, beside the first's."""
+    """The headline: the last checkpoint's first and last accuracy and delta, beside the first's of the same
+    split and number of attempts."""
     if not results:
         return []
     first, *_, final = [*results, *results]
-    last = max(_attempts_of(results[final]))
+    last = last_attempt(results[final])
+    like = lambda name: (results[name].get("split"), last_attempt(results[name]))
+    first = first if like(first) == like(final) else final
     wanted = [("acc_t1", "Accuracy, attempt 1", "share")]
     if last > 1:
         wanted += [(f"acc_t{last}", f"Accuracy, attempt {last}", "share")]
@@ -294,10 +316,6 @@ def _facts(run: Run) -> list[str]:
             hours, minutes = divmod(round(seconds / 60), 60)
             facts.append(f"{hours} h {minutes} min" if hours else f"{minutes} min")
     return facts
-
-
-def _attempts_of(result: Mapping) -> list[int]:
-    return [int(key[5:]) for key in result if key.startswith("acc_t")]
 
 
 def _script_json(value: object) -> str:

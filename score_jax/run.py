@@ -30,6 +30,12 @@ class Run:
     pretraining: list[dict]
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def title(self) -> str:
+        """What the folder is called, METHOD/SEED where its own name is a number alone."""
+        path = self.workdir.resolve()
+        return f"{path.parent.name}/{path.name}" if path.name.isdigit() else path.name
+
 
 def read_run(workdir: Path) -> Run:
     """Reads what exists, of a local folder or a bucket (epath.Path("gs://...")); FileNotFoundError if there
@@ -50,6 +56,11 @@ def read_run(workdir: Path) -> Run:
     steps = _last_of_each(steps, ("stage", "step"), "metrics.jsonl", notes)
     pretraining = _last_of_each(pretraining, ("step",), "base/metrics.jsonl", notes)
     return Run(workdir, config, results, attempts, steps, pretraining, notes)
+
+
+def last_attempt(result: Mapping) -> int:
+    """The number of attempts of an entry of results.json."""
+    return max((int(key[5:]) for key in result if key.startswith("acc_t")), default=1)
 
 
 def of_outcome(rows: Sequence[Mapping], outcome: str) -> list[Mapping]:

@@ -283,6 +283,17 @@ def test_a_stopped_evaluation_goes_on_where_it_was(run, folder, tmp_path, monkey
     assert not list((copy / "drafts").iterdir())
 
 
+def test_checkpoints_stand_in_the_order_of_training(run, folder, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(run, workdir)
+    for checkpoint in ("best", "2"):
+        args = [f"--checkpoint={checkpoint}", *options(folder)]
+        assert main(["evaluate", f"--workdir={workdir}", *args]) == 0
+    names = ["base", "step_2", "stage_one", "best", "stage_two"]
+    assert list(json.loads((workdir / "results.json").read_text())) == names
+    assert list(dict.fromkeys(row["checkpoint"] for row in rows_of(workdir / "attempts.jsonl"))) == names
+
+
 def test_a_draft_of_other_work_is_dropped(tmp_path):
     path = tmp_path / "drafts" / "x.jsonl"
     draft = Draft(path, {"seed": 1}, multiple=2)

@@ -284,6 +284,35 @@ def test_table_of_checkpoints_with_different_numbers_of_attempts():
     assert table["Accuracy@t3"][1]["interval"] == f"{report.percent(low)}{DASH}{report.percent(high)}"
 
 
+def test_a_pair_of_attempts_has_only_the_numbers_of_that_pair():
+    results = {f"n{k}": metrics.result_of(attempt_rows(attempts=k)) for k in (2, 3)}
+    two, three = results.values()
+    table = {
+        row["label"].replace("\N{NO-BREAK SPACE}", " "): row["cells"] for row in report.result_table(results)
+    }
+    for name, key in (("Δ", "delta"), ("corrected, i→c", "i_to_c"), ("spoiled, c→i", "c_to_i")):
+        shown = {
+            pair: [cell["text"] for cell in table[f"{name} {pair}"]] for pair in ("(t1, t2)", "(t1, t3)")
+        }
+        signed = key == "delta"
+        assert shown["(t1, t3)"] == [DASH, report.percent(three[key], signed)]
+        assert shown["(t1, t2)"] == [report.percent(r, signed) for r in (two[key], three[f"{key}_t1_t2"])]
+        assert table[f"{name} (t1, t2)"][0]["interval"]
+    assert table["answer changed (t1, t3)"][0]["text"] == DASH
+    assert not report._tiles(results)[0]["before"], "the first has another number of attempts"
+
+
+def test_columns_of_different_splits_say_so(tmp_path):
+    rows = [*attempt_rows("base"), *attempt_rows("best", split="validation")]
+    workdir = write(tmp_path / "score" / "0", attempts=rows)
+    results = read_run(workdir).results
+    assert report.as_markdown(results).startswith("| | base, test split | best, validation split |")
+    page = Page(report.write_report(workdir))
+    assert "base, test split best, validation split" in page.text
+    assert not report._tiles(results)[0]["before"], "the first is of another split"
+    assert "<h1>score/0</h1>" in page.source
+
+
 def test_running_mean_equals_a_loop():
     values = np.array([1.0, np.nan, 3.0, 5.0, np.nan, np.nan, np.nan, 2.0])
     found = charts.running_mean(values, 3)
