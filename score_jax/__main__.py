@@ -98,7 +98,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         _refuse(rest)
         from score_jax.compare import as_markdown, compare
 
-        print(as_markdown(compare(args.workdir)))
+        print(as_markdown(compare(args.workdir, args.method)))
         return 0
     if args.command == "summary":
         _refuse([option for option in rest if not option.startswith("--config")])

@@ -12,40 +12,48 @@ from score_jax.config import config_of
 from score_jax.metrics import Difference, aligned, paired_difference
 from score_jax.records import read_jsonl, write_json
 
-STATISTICS = ("acc_t1", "acc_t2", "delta", "i_to_c", "c_to_i")
 Runs = dict[str, list[Float[np.ndarray, "n N"]]]  # method -> rewards of each seed, problems in one order
 
 
 def compare(folder: str | Path, method: str = "score") -> dict:
-    """Means over seeds with 95% paired-bootstrap intervals, and `method` against each other one in Acc@t2.
+    """Means over seeds with 95% paired-bootstrap intervals, and `method` against each other one.
+
+    The latter in the accuracy of the last attempt, number N.
 
     Args:
       folder: holds a work directory for each method and seed, each evaluated on the same problems.
       method: the one that the others are compared with.
 
     Returns:
-      {"seeds": {method: n}, "table": {method: {statistic: [value, low, high]}}, "acc_t2_gain": {...}}.
+      {"method": method, "attempts": N, "seeds": {method: n}, "problems": of the split, "table": {method:
+      {statistic: [value, low, high]}}, "acc_tN_gain": {method: [value, low, high]}}.
 
     Raises:
       FileNotFoundError: no evaluated work directory there, or none of `method`.
-      ValueError: the methods have different seeds, or were evaluated on different problems.
+      ValueError: the methods have different seeds, or were evaluated on different splits or problems, or with
+        different numbers of attempts.
     """
     runs = read_runs(Path(folder), method)
     if method not in runs:
         raise FileNotFoundError(
-            f"{folder} holds no evaluated {method}/SEED/attempts.jsonl; found {sorted(runs)}"
+            f"{folder}: holds no evaluated {method}/SEED; name a folder of work directories METHOD/SEED, and "
+            f"by --method the one to compare with; evaluated are {', '.join(runs) or 'none'}"
         )
-    table = {name: {s: _interval(_mean(rewards, s)) for s in STATISTICS} for name, rewards in runs.items()}
+    attempts = runs[method][0].shape[1]
+    last, shown = f"acc_t{attempts}", _statistics(attempts)
+    table = {name: {s: _interval(_mean(rewards, s)) for s in shown} for name, rewards in runs.items()}
     gain = {
-        name: _interval(paired_difference(runs[method], rewards, "acc_t2"))
+        name: _interval(paired_difference(runs[method], rewards, last))
         for name, rewards in runs.items()
         if name != method
     }
     found = {
+        "method": method,
+        "attempts": attempts,
         "seeds": {name: len(rewards) for name, rewards in runs.items()},
         "problems": len(runs[method][0]),
         "table": table,
-        "acc_t2_gain": gain,
+        f"{last}_gain": gain,
     }
     write_json(Path(folder) / "comparison.json", found)
     return found
@@ -57,9 +65,10 @@ def read_runs(folder: Path, method: str) -> Runs:
     A method is judged by the best checkpoint of its last stage.
 
     Raises:
-      ValueError: a method has other seeds than `method`.
+      ValueError: a method has other seeds than `method`, or was evaluated otherwise.
     """
     runs: dict[str, dict[str, Float[np.ndarray, "n N"]]] = {}
+    how: dict[str, str] = {}  # something was evaluated -> where for the first time
     order: list[str] = []
     for path in sorted(folder.glob("*/*/attempts.jsonl")):
         name, seed = path.parent.parent.name, path.parent.name
@@ -71,6 +80,13 @@ def read_runs(folder: Path, method: str) -> Runs:
             mine = [row for row in rows if row["checkpoint"] == checkpoint]
             if not mine:
                 raise ValueError(f"{path.parent}: {checkpoint} has not been evaluated; run evaluate there")
+            for row in mine:
+                how.setdefault(_evaluation(row), f"{checkpoint} in {path.parent}")
+            if len(how) > 1:
+                said = ", ".join(f"{where} {evaluation}" for evaluation, where in how.items())
+                raise ValueError(
+                    f"{folder}: not all were evaluated alike: {said}; evaluate one of them again"
+                )
             ids = [row["id"] for row in mine]
             order = order or ids
             rewards = np.array([row["rewards"] for row in mine], float)
@@ -85,6 +101,17 @@ def read_runs(folder: Path, method: str) -> Runs:
     return {name: list(runs[name].values()) for name in names}
 
 
+def _evaluation(row: Mapping) -> str:
+    """How a row of attempts.jsonl was evaluated, in words."""
+    return f"on the {row.get('split', 'unknown')} split with {len(row['rewards'])} attempts"
+
+
+def _statistics(attempts: int) -> dict[str, str]:
+    """{statistic: head of its column} of so many attempts."""
+    heads = {"acc_t1": "Acc@t1", f"acc_t{attempts}": f"Acc@t{attempts}"}
+    return heads | ({"delta": "Δ", "i_to_c": "i→c", "c_to_i": "c→i"} if attempts > 1 else {})
+
+
 def _mean(rewards: list[Float[np.ndarray, "n N"]], statistic: str) -> Difference:
     nothing = [np.zeros_like(run) for run in rewards]
     return paired_difference(rewards, nothing, statistic)
@@ -96,14 +123,16 @@ def _interval(difference: Difference) -> list[float]:
 
 def as_markdown(found: Mapping) -> str:
     """The comparison as a Markdown table, in percent."""
-    heads = ("Acc@t1", "Acc@t2", "Δ", "i→c", "c→i")
+    last, shown = f"acc_t{found['attempts']}", _statistics(found["attempts"])
+    gains, method = found[f"{last}_gain"], "SCoRe" if found["method"] == "score" else found["method"]
+    heads = ("seeds", *shown.values(), f"{shown[last]}, {method} minus this")
     lines = [
-        f"| {found['problems']} problems | seeds | " + " | ".join(heads) + " | Acc@t2, SCoRe minus this |",
-        "|---" * (len(heads) + 3) + "|",
+        f"| {found['problems']} problems | {' | '.join(heads)} |",
+        "|---" * (len(heads) + 1) + "|",
     ]
     for name, row in found["table"].items():
-        cells = [_cell(row[statistic]) for statistic in STATISTICS]
-        gain = _cell(found["acc_t2_gain"][name], signed=True) if name in found["acc_t2_gain"] else ""
+        cells = [_cell(row[statistic]) for statistic in shown]
+        gain = _cell(gains[name], signed=True) if name in gains else ""
         lines.append(f"| {name} | {found['seeds'][name]} | " + " | ".join(cells) + f" | {gain} |")
     return "\n".join(lines)
 

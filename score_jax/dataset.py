@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from score_jax.records import write_jsonl, write_text
-from score_jax.run import Run, read_run
+from score_jax.run import Run, last_attempt, read_run
 
 FIELDS = {
-    "checkpoint": "which policy answered: base, or a stage's best by training reward",
+    "checkpoint": "which policy answered: base, a stage's best by training reward, best or latest of the "
+    "last stage trained by then, or step_N",
     "step": "its update; 0 is the base",
     "split": "of the task",
     "id": "of the problem",
@@ -33,7 +34,7 @@ FIELDS = {
     "finished": "whether each attempt ended before its slot did",
     "notes": "what else the checker said of each attempt",
 }
-NUMBERS = ("acc_t1", "acc_t2", "delta", "i_to_c", "c_to_i")
+NUMBERS = ("delta", "i_to_c", "c_to_i")
 
 
 def dataset(workdir: str | Path, output: str | Path) -> Path:
@@ -71,9 +72,8 @@ def card(run: Run, names: Mapping[str, str]) -> str:
     """The text of README.md, which opens with what `datasets` has to know."""
     head = "\n".join(_section(names[label], rows[0]["split"]) for label, rows in run.attempts.items())
     used = [field for field in FIELDS if any(field in row for rows in run.attempts.values() for row in rows)]
-    title = run.workdir.resolve().name
     return f"""---
-pretty_name: {json.dumps(title)}
+pretty_name: {json.dumps(run.title)}
 tags: [self-correction, reinforcement-learning, score-jax]
 configs:
 {head}
@@ -81,14 +81,16 @@ configs:
   data_files: results.jsonl
 ---
 
-# {title}: attempts and corrections
+# {run.title}: attempts and corrections
 
 A model answers a problem, is told that there might be an error, and answers again. These are its answers,
 before and after training by score_jax (SCoRe, Kumar et al. 2025, arXiv 2409.12917).
 
 {_table(run.results)}
 
-Per cent of the problems. `results` has the ends of the 95% bootstrap intervals over problems, too.
+Per cent of the problems; acc_tN: right at attempt N; delta, i_to_c and c_to_i: from the first attempt to the
+last. `results` has the ends of the 95% bootstrap intervals over problems, too. `load_dataset(..., "results",
+split="train")` reads it: without a split of its own it has that name.
 
 | field | what |
 |---|---|
@@ -107,9 +109,11 @@ def _section(name: str, split: str) -> str:
 
 
 def _table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    shown = [key for key in NUMBERS if any(key in result for result in results.values())]
-    lines = ["| checkpoint | problems | " + " | ".join(shown) + " |", "|---|---|" + "---|" * len(shown)]
+    last = max(map(last_attempt, results.values()), default=1)
+    keys = [*(f"acc_t{attempt}" for attempt in range(1, last + 1)), *NUMBERS]
+    shown = [key for key in keys if any(key in result for result in results.values())]
+    lines = ["| checkpoint | split | problems | " + " | ".join(shown) + " |", "|---" * (len(shown) + 3) + "|"]
     for label, result in results.items():
         cells = [f"{100 * result[key]:.1f}" if key in result else "" for key in shown]
-        lines.append(f"| {label} | {result['n']} | " + " | ".join(cells) + " |")
+        lines.append(f"| {label} | {result.get('split', '')} | {result['n']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

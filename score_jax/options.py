@@ -40,7 +40,8 @@ EXAMPLES = {
   python -m score_jax summary --workdir=runs/quickstart
 """,
     "compare": """
-  python -m score_jax compare --workdir=runs/seeds
+  python -m score_jax compare --workdir=runs/seeds   # runs/seeds/score/0, ... as launch/seeds.sh makes them
+  python -m score_jax compare --workdir=runs/alphas --method=alpha10   # runs/alphas/alpha10/0, alpha5/0, ...
 """,
     "study": """
   python -m score_jax study --config=configs/study_quickstart.py --workdir=runs/study --fast
@@ -162,7 +163,10 @@ def parser() -> Parser:
     sub = command("dataset", text, config=False)
     sub.add_argument("--output", required=True, help="the new folder")
     command("summary", "Print what a run came to: three numbers and two transcripts.", config=False)
-    command("compare", "Compare the methods in WORKDIR/METHOD/SEED (launch/seeds.sh).", config=False)
+    text = "Compare methods over seeds: work directories WORKDIR/METHOD/SEED, evaluated on the same problems."
+    sub = command("compare", text, config=False)
+    text = "the METHOD that the others are compared with (score); its runs give the base, too"
+    sub.add_argument("--method", default="score", help=text)
     sub = command("study", "Train and measure all methods of a study; the same command goes on.", config=True)
     sub.add_argument("--fast", action="store_true", help="the rows and seeds of config.study.fast alone")
     sub = command("sweep", "Train and evaluate all points of a sweep; the same command goes on.", config=True)

@@ -9,14 +9,8 @@ import rich.table
 from rich.text import Text
 
 from score_jax.log import console, say
-from score_jax.run import read_run
+from score_jax.run import last_attempt, read_run
 from score_jax.transcript import print_attempts
-
-_NUMBERS = (
-    ("acc_t1", "Acc@t1", "right at the first attempt"),
-    ("acc_t2", "Acc@t2", "right at the second"),
-    ("delta", "\N{GREEK CAPITAL LETTER DELTA}", "what the second gained"),
-)
 
 
 def summary(workdir: str | Path) -> None:
@@ -43,11 +37,25 @@ def summary(workdir: str | Path) -> None:
 
 
 def numbers(results: Mapping[str, Mapping], last: str) -> rich.table.Table:
-    """The three numbers of the base and of `last`, in per cent with 95% intervals."""
-    shown = [name for name in dict.fromkeys(("base", last)) if name in results]
-    title = f"{results[shown[-1]]['n']} problems of the {results[shown[-1]]['split']} split, 95% intervals"
-    table = rich.table.Table("", *shown, "", title=title, box=None, padding=(0, 2))
-    for key, name, words in _NUMBERS:
+    """The three numbers of the base and of `last`, in per cent with 95% intervals.
+
+    The base's stand there if it was evaluated on the same split, with as many attempts.
+    """
+    like = lambda name: (results[name]["split"], last_attempt(results[name]))
+    there = [name for name in dict.fromkeys(("base", last)) if name in results]
+    shown = [name for name in there if like(name) == like(there[-1])]
+    (split, end), n = like(shown[-1]), results[shown[-1]]["n"]
+    end = max(end, 2)
+    second = "the second" if end == 2 else "the last"
+    table = rich.table.Table("", *shown, "", box=None, padding=(0, 2))
+    table.title = f"{n} problems of the {split} split, 95% intervals"
+    if shown != there:
+        table.caption = "The base was evaluated on another split, or with another number of attempts."
+    for key, name, words in (
+        ("acc_t1", "Acc@t1", "right at first"),
+        (f"acc_t{end}", f"Acc@t{end}", f"right at {second}"),
+        ("delta", "\N{GREEK CAPITAL LETTER DELTA}", f"what {second} gained"),
+    ):
         cells = [Text(_cell(results[label], key)) for label in shown]
         table.add_row(Text(name, style="bold"), *cells, words)
     return table

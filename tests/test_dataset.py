@@ -34,8 +34,9 @@ def test_the_card_names_the_files_of_every_evaluation(folder):
         assert split == "test"
         assert {line["checkpoint"] for line in read_lines(folder / path)} == {config["config_name"]}
     assert len(read_lines(folder / configs[2]["data_files"])) == 2
-    assert "| base | 4 | 25.0 | 0.0 | -25.0 | 0.0 | 25.0 |" in text
-    assert "| stage_two | 4 | 0.0 | 100.0 | 100.0 | 100.0 | 0.0 |" in text
+    assert "| base | test | 4 | 25.0 | 0.0 | -25.0 | 0.0 | 25.0 |" in text
+    assert "| stage_two | test | 4 | 0.0 | 100.0 | 100.0 | 100.0 | 0.0 |" in text
+    assert 'split="train")` reads it' in text
     assert "- `task`: my_task:Mine" in text and "- `stage2.alpha`: 5.0" in text
     fields = {line.split("`")[1] for line in text.splitlines() if line.startswith("| `")}
     assert fields == set(read_lines(folder / "attempts" / "stage_two.jsonl")[0])
@@ -46,6 +47,16 @@ def test_a_row_of_results_has_the_ends_of_its_intervals(folder):
     assert (base["checkpoint"], base["acc_t1"], trained["acc_t2"]) == ("base", 0.25, 1.0)
     assert base["acc_t1_low"] <= 0.25 <= base["acc_t1_high"]
     assert all(not isinstance(value, dict | list) for value in base.values())
+
+
+def test_every_attempt_has_its_accuracy_on_the_card(tmp_path):
+    three = row("best", "a", [0.0, 0.0, 1.0], ("it is 8", "it is 9", "it is 10")) | {"finished": [True] * 3}
+    write(tmp_path, [row("base", "a", [1.0, 0.0])], [three])
+    assert main(["dataset", f"--workdir={tmp_path}", f"--output={tmp_path / 'out'}"]) == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "| acc_t1 | acc_t2 | acc_t3 | delta |" in text
+    assert "| base | test | 1 | 100.0 | 0.0 |  | -100.0 |" in text
+    assert "| best | test | 1 | 0.0 | 0.0 | 100.0 | 100.0 |" in text
 
 
 def test_a_folder_that_is_there_is_left_alone(folder, capsys):

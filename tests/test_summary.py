@@ -79,6 +79,16 @@ def test_a_single_attempt_has_no_second_number(tmp_path, capsys):
     assert [line.split()[1] for line in said.splitlines() if line.strip().startswith("Acc@t2")] == ["–"]
 
 
+def test_of_three_attempts_the_last_one_counts(tmp_path, capsys):
+    three = row("best", "a", [0.0, 0.0, 1.0], ("it is 8", "it is 9", "it is 10")) | {"finished": [True] * 3}
+    write(tmp_path, [row("base", "a", [1.0, 1.0])], [three])
+    assert main(["summary", f"--workdir={tmp_path}"]) == 0
+    said = capsys.readouterr().out
+    lines = {line.split()[0]: line.split() for line in said.splitlines() if line.strip()}
+    assert lines["Acc@t3"][1] == lines["Δ"][1] == "100.0" and "Acc@t2" not in lines
+    assert "right at the last" in said and "The base was evaluated on another split, or with another" in said
+
+
 def test_nothing_evaluated_ends_in_one_line(tmp_path, capsys):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "stage": "stage_one"}\n')
     assert main(["summary", f"--workdir={tmp_path}"]) == 2

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from score_jax import objectives
+from score_jax.__main__ import main
 from score_jax.compare import as_markdown, compare
 from score_jax.config import load_config
 from score_jax.schedule import batch_of, learning_rate_at, objective_of
@@ -87,7 +88,7 @@ def test_single_turn_is_multi_turn_of_one_attempt():
     assert objectives.multi_turn(1, beta_1=0.5).attempts == 1
 
 
-def write_run(folder, method, seed, last, rewards):
+def write_run(folder, method, seed, last, rewards, *, split="test", base=(0, 0)):
     """A work directory with the same base and first stage, and the given rewards after the last stage.
 
     The runs of SCoRe have their problems in the other order.
@@ -95,9 +96,9 @@ def write_run(folder, method, seed, last, rewards):
     path = folder / method / str(seed)
     path.mkdir(parents=True)
     rows = [
-        {"checkpoint": name, "id": str(i), "rewards": row}
+        {"checkpoint": name, "split": split, "id": str(i), "rewards": row}
         for name, table in (
-            ("base", [[0, 0]] * len(rewards)),
+            ("base", [list(base)] * len(rewards)),
             ("first", [[1, 0]] * len(rewards)),
             (last, rewards),
         )
@@ -127,6 +128,32 @@ def test_compare_pairs_problems_by_id(tmp_path):
     for method in ("score", "multi_turn"):
         write_run(tmp_path, method, 0, method, [[0, 0], [1, 1], [0, 1], [0, 1]])
     assert compare(tmp_path)["acc_t2_gain"]["multi_turn"] == [0, 0, 0]
+
+
+def test_compare_takes_the_last_attempt_and_any_method(tmp_path, capsys):
+    write_run(tmp_path, "alpha10", 0, "stage_two", [[0, 0, 1], [0, 0, 1]], base=[0, 0, 0])
+    write_run(tmp_path, "alpha5", 0, "stage_two", [[0, 1, 1], [0, 1, 0]])
+    assert main(["compare", f"--workdir={tmp_path}", "--method=alpha10"]) == 0
+    said = capsys.readouterr().out
+    assert "| Acc@t1 | Acc@t3 | Δ | i→c | c→i | Acc@t3, alpha10 minus this |" in said
+    found = json.loads((tmp_path / "comparison.json").read_text())
+    assert found["acc_t3_gain"]["alpha5"][0] == 1 / 2 == found["table"]["alpha5"]["acc_t3"][0]
+
+
+@pytest.mark.parametrize(
+    ("rewards", "split", "said"),
+    [
+        ([[0, 1, 1]], "test", "on the test split with 3 attempts"),
+        ([[0, 1]], "validation", "on the validation split with 2 attempts"),
+    ],
+)
+def test_compare_refuses_what_was_not_evaluated_alike(rewards, split, said, tmp_path):
+    write_run(tmp_path, "multi_turn", 0, "multi_turn", rewards, split=split)
+    write_run(tmp_path, "score", 0, "stage_two", [[0, 1]])
+    with pytest.raises(
+        ValueError, match=f"multi_turn in .*/multi_turn/0 {said}, base in .*/score/0 on the test"
+    ):
+        compare(tmp_path)
 
 
 def test_compare_refuses_a_run_that_was_not_evaluated(tmp_path):
