@@ -11,7 +11,7 @@ import sys
 import time
 from typing import NoReturn
 
-from score_jax.exit_codes import BAD_INPUT, DOES_NOT_FIT, FAILED, IO_ERROR, RESUME, Resume
+from score_jax.exit_codes import BAD_INPUT, DOES_NOT_FIT, FAILED, IO_ERROR, RESUME, STOPPED, Resume
 from score_jax.options import parse
 from score_jax.records import Unreadable, Unwritable
 
@@ -35,6 +35,9 @@ def main(argv: list[str], *, alone: bool = False) -> int:
     args, rest = parse(argv)
     try:
         return run(args, rest)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)  # ends the line in which the terminal shows ^C
+        return STOPPED
     except Exception as error:
         code = code_of(error)
         if code == FAILED or os.environ.get("SCORE_JAX_TRACEBACK"):
@@ -76,24 +79,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if args.command == "report":
         # `--config` and its overrides are allowed here so that one line of options serves every command.
         _refuse([option for option in rest if not option.startswith("--config")])
-        from score_jax.report import write_report
-        from score_jax.study_file import holds_study
-        from score_jax.study_page import write_study_page
-        from score_jax.sweep_file import holds_sweep
-        from score_jax.sweep_page import write_sweep_page
-
-        write = write_study_page if holds_study(args.workdir) else write_report
-        write = write_sweep_page if holds_sweep(args.workdir) else write
-        if args.watch < 0:
-            raise ValueError(f"--watch={args.watch}: seconds are not negative")
-        print(f"Report: {write(args.workdir, refresh=args.watch)}", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            while args.watch:
-                time.sleep(args.watch)
-                write(args.workdir, refresh=args.watch)
-        if args.watch:
-            write(args.workdir)  # which stays as it is
-        return 0
+        return report(args)
     if args.command == "compare":
         _refuse(rest)
         from score_jax.compare import as_markdown, compare
@@ -168,6 +154,40 @@ def work(args: argparse.Namespace, rest: list[str]) -> None:
         from score_jax.evaluate import evaluate
 
         evaluate(config, workdir, args.checkpoint, args.sandbox)
+
+
+def report(args: argparse.Namespace) -> int:
+    """The command `report`; with --watch it waits for something to show, follows it, and ends by Ctrl-C."""
+    from score_jax.report import write_report
+    from score_jax.run import NothingYet
+    from score_jax.study_file import holds_study
+    from score_jax.study_page import write_study_page
+    from score_jax.sweep_file import holds_sweep
+    from score_jax.sweep_page import write_sweep_page
+
+    write = write_study_page if holds_study(args.workdir) else write_report
+    write = write_sweep_page if holds_sweep(args.workdir) else write
+    if args.watch < 0:
+        raise ValueError(f"--watch={args.watch}: seconds are not negative")
+    path, said = None, False
+    while path is None:
+        try:
+            path = write(args.workdir, refresh=args.watch)
+        except NothingYet as error:
+            if not args.watch:
+                raise
+            if not said:
+                print(f"{error}; --watch waits for the first results (Ctrl-C ends)", flush=True)
+            said = True
+            time.sleep(args.watch)
+    print(f"Report: {path}", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        while args.watch:
+            time.sleep(args.watch)
+            write(args.workdir, refresh=args.watch)
+    if args.watch:
+        write(args.workdir)  # which stays as it is
+    return 0
 
 
 def plan(args: argparse.Namespace, rest: list[str]) -> int:

@@ -185,6 +185,11 @@ def config_of(workdir: epath.PathLike) -> ml_collections.ConfigDict:
     """
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
+        if path.with_name("train.lock").exists():
+            raise FileNotFoundError(
+                f"--workdir={workdir} holds no run yet: a training was begun there, and its base model is "
+                "not done; wait for that, or where it ended before, give its `train` command again"
+            )
         raise FileNotFoundError(
             f"--workdir={workdir} holds no run; start one with `python -m score_jax train`"
         )

@@ -60,7 +60,10 @@ def make_base(
             actor = _untrained(config, task, directory)
             check(actor)
             _check_demonstrations(config, actor)
-        say("Base model: pre-training on the task's demonstrations (kept for later runs) ...")
+        say(
+            f"Base model: {directory} holds none yet; one is pre-trained there on the task's demonstrations "
+            "(kept for later runs) ..."
+        )
         params = pretrain(config, actor, directory)
         checkpoint.save_params(params, directory / "params")
         if writes():

@@ -13,6 +13,10 @@ OUTCOMES = ("corrected", "spoiled", "unchanged")
 COMMAND = "python -m score_jax evaluate --config=... --workdir="
 
 
+class NothingYet(FileNotFoundError):
+    """A work directory has nothing to show; a run that goes on, or is begun there, changes that."""
+
+
 @dataclass(frozen=True)
 class Run:
     """What the files of a work directory say.
@@ -38,8 +42,12 @@ class Run:
 
 
 def read_run(workdir: Path) -> Run:
-    """Reads what exists, of a local folder or a bucket (epath.Path("gs://...")); FileNotFoundError if there
-    is nothing to show."""
+    """Reads what exists, of a local folder or a bucket (epath.Path("gs://...")).
+
+    Raises:
+      NothingYet: there is nothing to show yet; says why.
+      FileNotFoundError: it is no work directory, but holds some; names the commands for those.
+    """
     notes: list[str] = []
     config = _flat(read_json(workdir / "config.json"))
     base = epath.Path(config.get("base_dir") or workdir / "base")
@@ -47,7 +55,7 @@ def read_run(workdir: Path) -> Run:
     rows, steps, pretraining = (read_jsonl(path, notes) for path in paths)
     results = read_json(workdir / "results.json")
     if not (rows or steps or pretraining or results):
-        raise FileNotFoundError(f"{workdir}: no results here yet; make them: {COMMAND}{workdir}")
+        raise _nothing(workdir)
     attempts = _evaluations(rows, notes)
     for label, group in attempts.items():
         if group[0]["checkpoint"] not in results:
@@ -56,6 +64,30 @@ def read_run(workdir: Path) -> Run:
     steps = _last_of_each(steps, ("stage", "step"), "metrics.jsonl", notes)
     pretraining = _last_of_each(pretraining, ("step",), "base/metrics.jsonl", notes)
     return Run(workdir, config, results, attempts, steps, pretraining, notes)
+
+
+def _nothing(workdir: Path) -> FileNotFoundError:
+    """Why there is nothing to show, and what to do."""
+    if not workdir.exists():
+        return NothingYet(f"--workdir={workdir}: there is no such folder; name a run's, as it is spelled")
+    if (workdir / "config.json").exists() or (workdir / "train.lock").exists():
+        return NothingYet(
+            f"{workdir}: no results here yet: a training was begun, and has no row of metrics.jsonl; wait "
+            "for its first update, or where it ended before, give its `train` command again"
+        )
+    for name in ("study", "sweep"):
+        if (workdir / f"{name}.json").exists():
+            return FileNotFoundError(
+                f"{workdir} holds a {name}; `report` shows it, or name a run's folder in it"
+            )
+    if seeds := sorted(workdir.glob("*/*/config.json")):
+        return FileNotFoundError(
+            f"{workdir} holds runs as METHOD/SEED; `compare` shows them, or name one: "
+            f"--workdir={seeds[0].parent}"
+        )
+    if runs := sorted(workdir.glob("*/config.json")):
+        return FileNotFoundError(f"{workdir} holds several runs; name one: --workdir={runs[0].parent}")
+    return NothingYet(f"{workdir}: no results here yet; make them: {COMMAND}{workdir}")
 
 
 def last_attempt(result: Mapping) -> int:

@@ -10,7 +10,8 @@ import pytest
 
 from score_jax import charts, metrics, report
 from score_jax.__main__ import main
-from score_jax.run import OUTCOMES, of_outcome, read_run
+from score_jax.exit_codes import STOPPED
+from score_jax.run import OUTCOMES, NothingYet, of_outcome, read_run
 
 DASH = "\N{EN DASH}"
 HOSTILE = "</script></script ><!--<script><img src=x onerror=alert(1)> {{ 7 * 7 }} \u2028 \ud800 数"
@@ -205,10 +206,35 @@ def test_attempts_alone_are_enough_for_results(tmp_path):
 
 
 def test_nothing_at_all_names_the_command(tmp_path):
-    with pytest.raises(FileNotFoundError) as caught:
-        report.write_report(tmp_path / "absent")
+    with pytest.raises(NothingYet) as caught:
+        report.write_report(tmp_path)
     assert f"python -m score_jax evaluate --config=... --workdir={tmp_path}" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ((), "run: there is no such folder; name a run's, as it is spelled"),
+        (["train.lock"], "run: no results here yet: a training was begun, and has no row of metrics"),
+        (["config.json", "train.lock"], "run: no results here yet: a training was begun"),
+        (
+            ["sweep.json", "alpha=5/config.json"],
+            "run holds a sweep; `report` shows it, or name a run's folder",
+        ),
+        (
+            ["score/0/config.json"],
+            "METHOD/SEED; `compare` shows them, or name one: --workdir=.*/run/score/0$",
+        ),
+        (["alpha=5/config.json"], "run holds several runs; name one: --workdir=.*/run/alpha=5$"),
+    ],
+)
+def test_why_there_is_nothing(files, said, tmp_path):
+    for name in files:
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).write_text("{}")
+    with pytest.raises(FileNotFoundError, match=said):
+        read_run(tmp_path / "run")
 
 
 def test_a_torn_last_line_is_left_out_and_said(tmp_path):
@@ -360,6 +386,31 @@ def test_a_watched_page_follows_and_at_last_stays(tmp_path, monkeypatch, capsys)
     assert ["Transcripts</h2>" in source for _, source in seen] == [True, False]
     assert refresh not in path.read_text(encoding="utf-8")
     assert capsys.readouterr().out.count("Report:") == 1
+
+
+def test_watched_before_the_first_results_it_waits(tmp_path, monkeypatch, capsys):
+    seconds = []
+
+    def sleep(wait):
+        seconds.append(wait)
+        if len(seconds) == 3:
+            raise KeyboardInterrupt
+        if len(seconds) == 2:
+            full_run(tmp_path / "run", 2)
+
+    monkeypatch.setattr("score_jax.__main__.time.sleep", sleep)
+    assert main(["report", f"--workdir={tmp_path / 'run'}", "--watch=7"]) == 0
+    told, written = capsys.readouterr().out.splitlines()
+    assert "there is no such folder" in told and "waits" in told and written.startswith("Report:")
+
+
+def test_stopped_while_it_waits_it_ends_with_130(tmp_path, monkeypatch, capsys):
+    def sleep(wait):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("score_jax.__main__.time.sleep", sleep)
+    assert main(["report", f"--workdir={tmp_path}", "--watch"]) == STOPPED
+    assert capsys.readouterr().err == "\n"
 
 
 def test_a_negative_watch_is_refused(tmp_path, capsys):
