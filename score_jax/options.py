@@ -151,7 +151,7 @@ def parser() -> Parser:
     on_hosts(sub)
     sub = command("solve", "Show the attempts at a problem of yours.", config=False)
     sub.add_argument("--checkpoint", default="best", help="base | latest | best (default) | a step")
-    sub.add_argument("problem", nargs="?", default="", help="its text; without one you are asked for some")
+    sub.add_argument("problem", nargs="?", help="its text; without one you are asked for some")
     sub = command("export", "Write a checkpoint that the gemma package reads.", config=False)
     sub.add_argument("--checkpoint", default="best", help="base | latest | best (default) | a step")
     sub.add_argument("--output", required=True, help="the new folder")

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from score_jax.log import console, say
 from score_jax.run import last_attempt, read_run
-from score_jax.transcript import print_attempts
+from score_jax.transcript import explain_marks, print_attempts
 
 
 def summary(workdir: str | Path) -> None:
@@ -27,6 +27,7 @@ def summary(workdir: str | Path) -> None:
     for title, row in examples(run.attempts[last]):
         say(f"\n{title}\n{row['prompt'].strip()}")
         print_attempts(row["attempts"])
+    explain_marks()
     say("\nWhat to try next, in the project's environment (. .venv/bin/activate):")
     for text, options in (
         ("a problem of your own", f"solve --workdir={workdir}"),

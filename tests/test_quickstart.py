@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from etils import epath
 from small_runs import SMALL, options
 from test_supply_chain import secrets_in
 
-from score_jax import rollout
+from score_jax import rollout, solve
 from score_jax.__main__ import main
 from score_jax.base import load_base
 from score_jax.checkpoint import Checkpoints
@@ -49,7 +50,8 @@ def run(folder):
         said = io.StringIO()
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             workdir = finished(folder)
-    assert "Base model" in said.getvalue() and "Report:" in said.getvalue()
+    assert f"Base model: {folder / 'base'} holds none yet; one is pre-trained there" in said.getvalue()
+    assert "Report:" in said.getvalue()
     (folder / "said.txt").write_text(said.getvalue())
     return workdir
 
@@ -149,6 +151,30 @@ def test_solve_shows_both_attempts(run, capsys):
     assert main(["solve", f"--workdir={run}", problem]) == 0
     said = capsys.readouterr().out
     assert "Attempt 1" in said and "Attempt 2" in said
+
+
+def test_solve_shows_each_problem_of_a_file_and_says_what_is_unknown(run, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("I get $94$.\n\n數 is 7\n"))
+    assert main(["solve", f"--workdir={run}"]) == 0
+    said = capsys.readouterr().out
+    first, second = said.split("\n\n數 is 7\n")
+    assert first.startswith("[...]: words that the attempt before has not\n\nI get $94$.\nAttempt 1  ")
+    assert second.startswith("WARNING: 1 of ") and "unknown to the tokenizer" in second
+    assert "unknown" not in first
+
+
+def test_solve_refuses_an_empty_problem(tmp_path, capsys):
+    assert main(["solve", f"--workdir={tmp_path}", " "]) == 2
+    assert "the problem is empty; give its text" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_the_questions(monkeypatch):
+    def interrupted(question):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr(solve.console, "input", interrupted)
+    assert list(solve.asked()) == []
 
 
 @pytest.mark.parametrize("name", ["multi_turn", "single_turn"])
@@ -317,6 +343,14 @@ def test_an_empty_work_directory_names_the_command_to_run(command, folder, tmp_p
     args = {"solve": ["problem"], "evaluate": options(folder), "report": []}[command]
     assert main([command, f"--workdir={tmp_path}", *args]) == 2
     assert "python -m score_jax" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "solve"])
+def test_a_run_whose_base_is_not_done_says_so(command, folder, tmp_path, capsys):
+    (tmp_path / "train.lock").write_text("")
+    args = ["problem"] if command == "solve" else options(folder)
+    assert main([command, f"--workdir={tmp_path}", *args]) == 2
+    assert "holds no run yet: a training was begun there, and its base model" in capsys.readouterr().err
 
 
 def test_help_is_quick_and_complete():

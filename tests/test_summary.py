@@ -1,13 +1,16 @@
 """What `summary` says of a run, and how attempts are shown."""
 
+import io
 import json
 
 import pytest
+import rich.console
 
+from score_jax import transcript
 from score_jax.__main__ import main
 from score_jax.metrics import result_of
 from score_jax.options import EXAMPLES, parse
-from score_jax.transcript import marked, print_attempts
+from score_jax.transcript import explain_marks, marked, print_attempts
 
 
 def row(checkpoint, name, rewards, texts=("it is 9", "it is 10")):
@@ -53,7 +56,7 @@ def test_three_numbers_before_and_after_and_two_transcripts(tmp_path, capsys):
     corrected, left = said.split("Corrected:")[1].split("Still wrong:")
     assert "Riddle c?" in corrected and "Riddle b?" in left
     assert "Attempt 1  it is 9\n" in corrected and "Attempt 2  it is [10]\n" in corrected
-    assert "What to try next" in left
+    assert "[...]: words that the attempt before has not\n\nWhat to try next" in left
 
 
 def test_a_run_that_corrects_nothing_shows_one_that_was_right(tmp_path, capsys):
@@ -112,6 +115,15 @@ def test_the_words_that_are_new_are_marked(before, text, shown):
 def test_attempts_are_shown_as_they_are(capsys):
     print_attempts(["a [b]c[/b]", "a [b]c[/b] d", "d"])
     assert capsys.readouterr().out == "Attempt 1  a [b]c[/b]\nAttempt 2  a [b]c[/b][ d]\nAttempt 3  d\n"
+
+
+def test_where_styles_show_there_are_no_brackets(monkeypatch):
+    screen = rich.console.Console(file=io.StringIO(), force_terminal=True, color_system="standard")
+    monkeypatch.setattr(transcript, "console", screen)
+    print_attempts(["it is 9", "it is 10"])
+    explain_marks()
+    said = screen.file.getvalue()
+    assert "\x1b[1;7m10\x1b[0m" in said and "[10]" not in said and "[...]" not in said
 
 
 @pytest.mark.parametrize("command", sorted(EXAMPLES))
