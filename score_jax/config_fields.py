@@ -121,7 +121,11 @@ def _is_of(kind: str, value: Any) -> bool:
     return number and (isinstance(value, int) or (kind == NUMBER and math.isfinite(value)))
 
 
-def meant(field: str, known: Iterable[str]) -> str:
-    """What to say to a field that there is not."""
-    close = difflib.get_close_matches(field, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else f"the fields are {', '.join(known)}"
+def meant(field: str, known: Iterable[str], noun: str = "fields") -> str:
+    """What to say to a field, or to what else `noun` says, that there is not."""
+    known = list(known)
+    if inside := [name for name in known if name.startswith(f"{field}.")]:
+        return f"{field} is a section, its fields are {', '.join(inside)}"
+    begun = [name for name in known if name.startswith(field)]
+    close = difflib.get_close_matches(field, begun or known, n=1, cutoff=0.0 if begun else 0.5)
+    return f"did you mean {close[0]}?" if close else f"the {noun} are {', '.join(known)}"

@@ -278,5 +278,6 @@ def chosen(points: Sequence[Point], only: str) -> list[Point]:
     words = only.split(",")
     names = [",".join(words[start : start + size]) for start in range(0, len(words), size)]
     if unknown := [name for name in names if name not in by_name]:
-        raise ValueError(f"--only: {unknown[0]!r} is not a point of this sweep; {meant(unknown[0], by_name)}")
+        hint = meant(unknown[0], by_name, "points")
+        raise ValueError(f"--only: {unknown[0]!r} is not a point of this sweep; {hint}")
     return [point for point in points if point.name in names]

@@ -68,6 +68,7 @@ FIELDS = {
     "files.train=a": ("config.files.train: this config reads no such file", "into it"),
     # A field that there is not.
     "stage2.alfa=5": ("config.stage2.alfa: no such field", "did you mean stage2.alpha?"),
+    "stage2=3": ("config.stage2: no such field; stage2 is a section, its fields are stage2.", "stage2.alpha"),
     "learning_rate=1": ("config.learning_rate: no such field", "did you mean"),
     # Out of range.
     "seed=-1": ("config.seed = -1", "[0, 2**31)"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 
 import ml_collections
@@ -85,6 +86,19 @@ def test_list_prints_the_arguments_that_make_a_point(capsys, tmp_path):
     assert main([*args, "--only=alpha=5,beta_2=1,alpha=0,beta_2=0.25"]) == 0
     listed = [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()]
     assert set(listed) == {"alpha=5,beta_2=1", "alpha=0,beta_2=0.25"}
+
+
+@pytest.mark.parametrize(
+    ("only", "hint"),
+    [
+        ("alpha=0", "did you mean alpha=0,seed=3?"),
+        ("beta=7,x=1,y=2", "the points are alpha=2,seed=3, alpha=0,"),
+    ],
+)
+def test_a_point_that_there_is_not_is_told_with_those_that_begin_so(only, hint):
+    points = expand(config_with(grid={"stage2": {"alpha": (2, 0)}, "seed": (3, 11)}))
+    with pytest.raises(ValueError, match=f"is not a point of this sweep; {re.escape(hint)}"):
+        sweep_points.chosen(points, only)
 
 
 RANDOM = {
