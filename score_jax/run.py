@@ -82,11 +82,11 @@ def _nothing(workdir: Path) -> FileNotFoundError:
             )
     if seeds := sorted(workdir.glob("*/*/config.json")):
         return FileNotFoundError(
-            f"{workdir} holds runs as METHOD/SEED; `compare` shows them, or name one: "
+            f"{workdir} is no run; `compare` shows those in it if they lie as METHOD/SEED, or name one: "
             f"--workdir={seeds[0].parent}"
         )
     if runs := sorted(workdir.glob("*/config.json")):
-        return FileNotFoundError(f"{workdir} holds several runs; name one: --workdir={runs[0].parent}")
+        return FileNotFoundError(f"{workdir} is no run, but holds some; name one: --workdir={runs[0].parent}")
     return NothingYet(f"{workdir}: no results here yet; make them: {COMMAND}{workdir}")
 
 

@@ -224,9 +224,9 @@ def test_nothing_at_all_names_the_command(tmp_path):
         ),
         (
             ["score/0/config.json"],
-            "METHOD/SEED; `compare` shows them, or name one: --workdir=.*/run/score/0$",
+            "run is no run; `compare` shows those .* METHOD/SEED, or name one: --workdir=.*/run/score/0$",
         ),
-        (["alpha=5/config.json"], "run holds several runs; name one: --workdir=.*/run/alpha=5$"),
+        (["alpha=5/config.json"], "run is no run, but holds some; name one: --workdir=.*/run/alpha=5$"),
     ],
 )
 def test_why_there_is_nothing(files, said, tmp_path):
