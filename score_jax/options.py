@@ -155,14 +155,16 @@ def parser() -> Parser:
     sub = command("export", "Write a checkpoint that the gemma package reads.", config=False)
     sub.add_argument("--checkpoint", default="best", help="base | latest | best (default) | a step")
     sub.add_argument("--output", required=True, help="the new folder")
-    text = "Write report.html from what lies in the work directory, or in a study's or a sweep's folder."
+    text = "Write report.html from what lies in the work directory, or in a study's or a sweep's folder. "
+    text += "--config options are let pass, and change nothing."
     sub = command("report", text, config=False)
     text = "write it again every SECONDS (30) until Ctrl-C, and have an open page follow"
     sub.add_argument("--watch", nargs="?", type=int, const=30, default=0, metavar="SECONDS", help=text)
     text = "Write attempts and results as a folder that Hugging Face's datasets reads, with a card."
     sub = command("dataset", text, config=False)
     sub.add_argument("--output", required=True, help="the new folder")
-    command("summary", "Print what a run came to: three numbers and two transcripts.", config=False)
+    text = "Print what a run came to: three numbers and two transcripts. --config options change nothing."
+    command("summary", text, config=False)
     text = "Compare methods over seeds: work directories WORKDIR/METHOD/SEED, evaluated on the same problems."
     sub = command("compare", text, config=False)
     text = "the METHOD that the others are compared with (score); its runs give the base, too"
