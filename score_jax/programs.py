@@ -115,9 +115,10 @@ def trace(
     trained = _bytes(params) - _bytes(frozen)
     copied = 0 if config.train_dtype == models.without_adapters(model).dtype else trained
     stays = _bytes(state) + _bytes(base) + (0 if reference is base else trained)
+    arranged = sum(x.nbytes for x in jax.tree.leaves(arrangement))  # all of it on each device
     return [
         Traced("rollout", sampled, config.rollout_parts, stays + copied + _bytes(prompted)),
-        Traced("update", updated, 1, stays + _bytes(experience)),
+        Traced("update", updated, 1, stays + _bytes(experience) + arranged),
     ]
 
 
