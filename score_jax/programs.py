@@ -18,7 +18,7 @@ from score_jax import chat, prompts
 from score_jax import model as models
 from score_jax.config import shows_critiques
 from score_jax.config_check import SMALL
-from score_jax.mesh import by_row, check_rows, placed
+from score_jax.mesh import by_row, check_rows, placed, shares
 from score_jax.packing import as_it_stands
 from score_jax.released import load_tokenizer
 from score_jax.rl import learner_of
@@ -115,7 +115,8 @@ def trace(
     trained = _bytes(params) - _bytes(frozen)
     copied = 0 if config.train_dtype == models.without_adapters(model).dtype else trained
     stays = _bytes(state) + _bytes(base) + (0 if reference is base else trained)
-    arranged = sum(x.nbytes for x in jax.tree.leaves(arrangement))  # all of it on each device
+    # The compiler spreads the places' rows.
+    arranged = arrangement.parts.nbytes + arrangement.places.nbytes / shares(mesh)
     return [
         Traced("rollout", sampled, config.rollout_parts, stays + copied + _bytes(prompted)),
         Traced("update", updated, 1, stays + _bytes(experience) + arranged),
