@@ -73,7 +73,10 @@ def named_gemma(name: str, dtype: str) -> nn.Module:
 
 def init_params(model: nn.Module, key: jax.Array) -> dict:
     """Random parameters."""
-    return jax.jit(lambda key: model.init(key, jnp.ones((1, 2), jnp.int32))["params"])(key)
+    init = lambda key: model.init(key, jnp.ones((1, 2), jnp.int32))["params"]
+    # It runs once: on CPUs, to compile it with all optimisations takes seconds more, and gives the same bits.
+    quickly = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    return jax.jit(init, compiler_options=quickly)(key)
 
 
 def shapes_of(model: nn.Module) -> dict:

@@ -184,3 +184,10 @@ def test_adapters_of_two_ranks_keep_apart():
         adapters = models.init_trainable(adapted, {}, jax.random.key(0), "float32")
         assert {5, 7} & {size for x in jax.tree.leaves(adapters) for size in x.shape} == {rank}
         assert set(models.shapes_of(models.without_adapters(adapted))["layer_0"]["attn"]["q_einsum"]) == {"w"}
+
+
+def test_random_parameters_are_those_that_the_model_itself_draws():
+    """Bit by bit, though they are compiled with fewer optimisations."""
+    plain = jax.jit(lambda key: tiny.model().init(key, jnp.ones((1, 2), jnp.int32))["params"])
+    key = jax.random.key(5)
+    jax.tree.map(np.testing.assert_array_equal, models.init_params(tiny.model(), key), plain(key))
