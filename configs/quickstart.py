@@ -62,7 +62,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.problems_per_step = 64
     config.samples_per_problem = 4
     config.offline_attempts = 4  # the base's first attempts per problem that stages with offline > 0 give
-    config.rollout_parts = 1  # in which the episodes of a step are sampled, one after the other
+    config.rollout_parts = 1  # in which episodes are sampled one after the other; one is graded meanwhile
     config.micro_batches = 8  # over which the gradient of a step is accumulated: small ones stay in the cache
     config.remat = False  # compute each layer anew in the backward pass: less memory, more time
     config.score_chunk = 64  # positions whose vocabulary-wide scores are held at a time; here all of them

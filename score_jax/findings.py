@@ -20,6 +20,10 @@ from score_jax.study_file import SCORE
 VOTES = (1, 2, 4, 8, 16)  # K of Fig. 1, right
 # Fields of the setting that a reader of the numbers asks for.
 _SETTING = ("train_problems", "problems_per_step", "samples_per_problem", "temperature", "kl_estimator")
+_STAGE = (
+    *("name", "objective", "steps", "learning_rate", "alpha", "beta_1", "beta_2", "scale_kl", "adapt_beta_2"),
+    *("discount", "offline", "attempts", "critique", "keep_right"),
+)
 
 
 def findings_of(
@@ -75,6 +79,7 @@ def entry(cells: Cells, name: str) -> dict[str, Any]:
         "seeds": seeds,
         "updates": len(updates[0]),
         "sampled": sum(update["sampled"] for update in updates[0]),
+        "stages": [] if checkpoint else stages_of(cells.config_of(row)),
         "seconds": [sum(update["seconds"] for update in rows) for rows in updates],
         "statistics": statistics_of(
             [rewards(cells.attempts(name, seed)) for seed in seeds],
@@ -96,6 +101,17 @@ def entry(cells: Cells, name: str) -> dict[str, Any]:
     if both and name != score:
         runs = ([rewards(cells.attempts(one, seed)) for seed in both] for one in (score, name))
         found["minus_score"] = differences_of(*runs)
+    return found
+
+
+def stages_of(config: ml_collections.ConfigDict) -> list[dict[str, Any]]:
+    """What the stages of a run were trained with: the fields of each that study.json keeps; of one that goes
+    from a section's numbers to another's also "between", those of both."""
+    fields = lambda section: {name: section[name] for name in _STAGE if name in section}
+    found = []
+    for section in (config[key] for key in config.stages):
+        ends = [fields(config[name]) for name in section.get("between", None) or ()]
+        found.append(fields(section) | ({"between": ends} if ends else {}))
     return found
 
 

@@ -174,7 +174,8 @@ def roll_out(
       keys: of the rows.
       temperature: 0 takes the likeliest token.
       mesh: the rows of a part are spread over it.
-      parts: in which the episodes are sampled, one after the other, so that the KV cache is that of one part.
+      parts: in which the episodes are sampled, one after the other, so that the KV cache is that of one part,
+        and a part is graded while later ones are sampled.
       samples: K. A prompt is computed once for its K rows, where the devices can share out the prompts.
     """
     size = len(problems) // parts
@@ -196,12 +197,16 @@ def roll_out(
                 mesh=mesh,
             )
         )
+    # The host grades a part while the devices sample those after it.
+    found: dict[int, Any] = {}
+    for start, part in zip(range(0, len(problems), size), sampled, strict=True):
+        # Each host grades the episodes that lie with it, and learns from the others of theirs.
+        mine = np.flatnonzero(hosts.is_mine(part.tokens))
+        tokens, attempt = hosts.here(part.tokens)[mine], hosts.here(part.attempt)[mine]
+        graded = grade(actor, [problems[start + row] for row in mine.tolist()], tokens, attempt)
+        found |= zip((start + mine).tolist(), graded.rows(), strict=True)
     episodes = jax.tree.map(lambda *x: jnp.concatenate(x), *sampled) if parts > 1 else sampled[0]
-    # Each host grades the episodes that lie with it, and learns from the others of theirs.
-    mine = np.flatnonzero(hosts.is_mine(episodes.tokens))
-    tokens, attempt = hosts.fetch(episodes.tokens)[mine], hosts.fetch(episodes.attempt)[mine]
-    graded = grade(actor, [problems[row] for row in mine.tolist()], tokens, attempt)
-    rows = hosts.exchange(dict(zip(mine.tolist(), graded.rows(), strict=True)))
+    rows = hosts.exchange(found)
     return episodes, Graded.of_rows(problems, rows)
 
 

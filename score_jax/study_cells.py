@@ -41,10 +41,14 @@ class Cells:
         """A cell's work directory."""
         return self.workdir / row / str(seed)
 
+    def config_of(self, row: str) -> ml_collections.ConfigDict:
+        """The config of a row's runs, which is that of all seeds but for them."""
+        folder = self.folder(row, self.seeds(row)[0])
+        return self._once(("config", row), lambda: config_of(folder))
+
     def last(self, row: str) -> str:
         """The checkpoint by which a row is judged: its last stage's, the base where there is none."""
-        folder = self.folder(row, self.seeds(row)[0])
-        config = self._once(("config", row), lambda: config_of(folder))
+        config = self.config_of(row)
         return config[config.stages[-1]].name if config.stages else "base"
 
     def attempts(self, name: str, seed: int) -> list[dict]:

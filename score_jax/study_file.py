@@ -21,10 +21,11 @@ flat; E stands for an estimate over seeds, as score_jax.estimates makes them; fr
   missing       ["METHOD/SEED", ...], still to run
 
 A row is {"label", "checkpoint", "updates", "sampled": attempts in training, "seconds": [of each seed],
-"statistics": {"acc_t1": E, ...}, "validation": the same, "kl_t1": [of attempt 1 at the end of training, nats,
-of each seed], "minus_score": {"acc_t2": E, ...}: SCoRe with as many training problems minus this row, "pool"
-and "method": where it differs from a method in the number of training problems alone}. Of a row label and
-statistics must be there; of the study all down to rows.
+"stages": [what each was trained with, fields of its config], "statistics": {"acc_t1": E, ...}, "validation":
+the same, "kl_t1": [of attempt 1 at the end of training, nats, of each seed], "minus_score": {"acc_t2": E,
+...}: SCoRe with as many training problems minus this row, "pool" and "method": where it differs from a method
+in the number of training problems alone}. Of a row label and statistics must be there; of the study all down
+to rows.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,16 @@ from score_jax.records import write_text
 from score_jax.report import percent, template
 from score_jax.study_charts import DRAW
 from score_jax.study_file import read_study
-from score_jax.study_tables import COLUMNS, as_markdown, budget_table, main_table, table_row
+from score_jax.study_tables import (
+    COLUMNS,
+    DASH,
+    SETTINGS,
+    as_markdown,
+    budget_table,
+    main_table,
+    settings_table,
+    table_row,
+)
 
 PRINTED = ("table1", "table2", "table4", "table5")  # the paper's tables that every study is asked for
 
@@ -124,6 +133,8 @@ def write_study_page(folder: str | Path, *, refresh: int = 0) -> Path:
         main=main_table(study, "statistics"),
         validation=main_table(study, "validation"),
         budget=budget_table(study["rows"]),
+        numbers=list(SETTINGS.values()),
+        stages=settings_table(study["rows"]),
         pools=any("pool" in row for row in study["rows"].values()),
         tables=[_table(study, key) for key in _asked(study)],
         figures=figures,
@@ -204,7 +215,26 @@ def _figure(study: Mapping[str, Any], key: str, name: str, title: str, lead: str
     labels = {method: row["label"] for method, row in study["rows"].items()}
     drawn = DRAW[key](entry, labels) if entry else {}
     waiting = "" if drawn else _waiting(study)
-    return Section(key, name, title, lead, waiting, drawn=drawn)
+    return Section(key, name, title, " ".join(filter(None, [lead, counted(entry)])), waiting, drawn=drawn)
+
+
+def counted(entry: Any) -> str:
+    """Over how many problems and seeds the estimates of a figure were taken; '' where there are none."""
+    estimates = list(_estimates(entry))
+    if not estimates:
+        return ""
+    sizes, seeds = ({f(e) for e in estimates} for f in (lambda e: e["n"], lambda e: len(e["by_seed"])))
+    between = lambda found: DASH.join(f"{end:,}" for end in sorted({min(found), max(found)}))
+    return f"n = {between(sizes)} × {between(seeds)} seed{'s' * (max(seeds) > 1)}."
+
+
+def _estimates(entry: Any) -> Iterator[Mapping[str, Any]]:
+    """Those that stand anywhere in a figure's numbers."""
+    if isinstance(entry, Mapping) and "by_seed" in entry:
+        yield entry
+    elif isinstance(entry, Mapping | list):
+        for part in entry.values() if isinstance(entry, Mapping) else entry:
+            yield from _estimates(part)
 
 
 def _waiting(study: Mapping[str, Any]) -> str:

@@ -21,6 +21,9 @@ COLUMNS = {
     "c_to_i": f"c{ARROW}i",
     "mbpp_r": "MBPP-R",
 }
+ALPHA, BETA = "\N{GREEK SMALL LETTER ALPHA}", "\N{GREEK SMALL LETTER BETA}"
+OBJECTIVE = {"alpha": ALPHA, "beta_1": f"{BETA}\N{SUBSCRIPT ONE}", "beta_2": f"{BETA}\N{SUBSCRIPT TWO}"}
+SETTINGS = {"steps": "updates", "learning_rate": "learning rate", **OBJECTIVE}  # of a stage
 MAIN = ("acc_t1", "acc_t2", "delta", "i_to_c", "c_to_i")
 _LATER = "_t1_t2"  # after the name of a change: of three attempts the one from the first to the second
 
@@ -154,3 +157,39 @@ def _spent(row: Mapping, score: Mapping, key: str, name: str) -> dict[str, str]:
         return {"text": "none", "beside": ""}
     same = name == SCORE or not score.get(key) or row[key] == score[key]
     return {"text": f"{row[key]:,}", "beside": "" if same else f"{row[key] / score[key]:.2g} × SCoRe’s"}
+
+
+def settings_table(rows: Mapping[str, Mapping]) -> list[dict[str, Any]]:
+    """What every stage of every method was trained with."""
+    return [
+        {
+            "label": row["label"],
+            "stage": stage["name"].replace("_", " "),
+            "numbers": [_number(stage, key) for key in SETTINGS],
+            "more": ", ".join(_further(stage)),
+        }
+        for row in _trained_alike(rows).values()
+        for stage in row.get("stages", ())
+    ]
+
+
+def _number(stage: Mapping[str, Any], key: str) -> str:
+    """A number of a stage; of an objective that goes from one's to another's, both."""
+    ends = stage.get("between", [stage]) if key in OBJECTIVE else [stage]
+    return f" {ARROW} ".join(f"{end[key]:g}" for end in ends if key in end) or DASH
+
+
+def _further(stage: Mapping[str, Any]) -> list[str]:
+    """What sets a stage apart, in words."""
+    told = lambda key: max((end.get(key) or 0) for end in stage.get("between", [stage]))
+    attempts = stage.get("attempts", 2)
+    said = {
+        f"{BETA}\N{SUBSCRIPT ONE} \N{MULTIPLICATION SIGN} (1 + {ALPHA})": told("scale_kl"),
+        f"{BETA}\N{SUBSCRIPT TWO} adapted": told("adapt_beta_2"),
+        f"\N{GREEK SMALL LETTER GAMMA} {told('discount'):g}": told("discount"),
+        f"{told('offline'):.0%} of first attempts given": told("offline"),
+        "critiques trained": told("critique"),
+        "right answers kept, too": told("keep_right"),
+        f"{attempts} attempt{'s' * (attempts != 1)}": attempts != 2,
+    }
+    return [words for words, so in said.items() if so]

@@ -24,6 +24,25 @@ TABLES = {
     "table2": ["base", "self_refine", "star_plus", "pair_sft", "score"],
     "table4": ["score", "single_turn", "no_stage_one", "no_shaping", "star_stage_two", "offline_first"],
 }
+_ONE = {"steps": 60, "learning_rate": 1.5e-4, "alpha": 0.0, "beta_1": 0.02, "beta_2": 0.5}
+_TWO = {"steps": 160, "learning_rate": 1.5e-4, "alpha": 5.0, "beta_1": 0.02, "beta_2": 0.28, "scale_kl": True}
+STAGES = {
+    "score": [{"name": "stage_one", **_ONE}, {"name": "stage_two", **_TWO}],
+    "no_stage_one": [{"name": "both", **_ONE, "steps": 220, "between": [_ONE, _TWO | {"discount": 0.8}]}],
+    "star_plus": [{"name": "star_1", "steps": 74, "learning_rate": 1e-5, "keep_right": True, "attempts": 2}],
+    "multi_turn": [
+        {
+            "name": "rl",
+            **_TWO,
+            "scale_kl": False,
+            "alpha": 0.0,
+            "offline": 0.5,
+            "attempts": 3,
+            "critique": True,
+        }
+    ],
+    "single_turn": [{"name": "rl", **_ONE, "attempts": 1, "adapt_beta_2": 1.0}],
+}
 DRAWN = ("score", "multi_turn", "no_stage_one")
 
 
@@ -54,6 +73,7 @@ def study() -> dict:
             "updates": 220 if trained else 0,
             "sampled": (56_320 if name == "single_turn" else 112_640) if trained else 0,
             "seconds": [200.0, 220.0, 240.0] if trained else [],
+            "stages": STAGES.get(name, []),
             "kl_t1": [0.2, 0.24, 0.34] if trained else [],
             "statistics": estimates.statistics_of(rewards[name]),
         }

@@ -22,6 +22,7 @@ HEARTBEAT_S = 10
 CHANGES = {
     "mesh__data": 2,
     "mesh__fsdp": 4,
+    "rollout_parts": 2,
     "checkpoint_every": 1,
     "task": "tiny:EvenRiddles",
     "stage2.steps": 8,

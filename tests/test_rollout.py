@@ -199,8 +199,32 @@ def test_roll_out_samples_each_problem_and_grades_what_was_sampled(actor):
     parts, in_parts = rollout.roll_out(actor, params, problems, keys, temperature=1.0, parts=4)
     np.testing.assert_array_equal(parts.tokens, tokens)
     np.testing.assert_allclose(parts.logp, episodes.logp, atol=1e-5)
-    assert in_parts.texts == graded.texts
+    assert in_parts.problems == problems and in_parts.rows() == graded.rows()
 
     spread, _ = rollout.roll_out(actor, params, problems, keys, temperature=1.0, mesh=tiny.mesh(2, 4))
     assert len(spread.tokens.sharding.device_set) == 8
     np.testing.assert_array_equal(spread.tokens, tokens)
+
+
+def test_a_part_is_graded_while_later_ones_are_sampled(actor, monkeypatch):
+    """All parts are asked for before the first is read, and each is graded by itself."""
+    seen = []
+
+    class Seen(tiny.Riddles):
+        def grade(self, problems, texts):
+            seen.append(("graded", [problem.id for problem in problems[::2]]))
+            return super().grade(problems, texts)
+
+    sample = rollout.jitted_sample()
+
+    def seen_sample(*args, **kwargs):
+        seen.append(("asked for", len(args[2])))
+        return sample(*args, **kwargs)
+
+    monkeypatch.setattr(rollout, "jitted_sample", lambda: seen_sample)
+    problems = TASK.problems("test")[:4]
+    keys = row_keys(0, "stage1", 7, 4)
+    params = tiny.params(actor.format.tokenizer.vocab_size)
+    rollout.roll_out(actor.with_task(Seen()), params, problems, keys, temperature=1.0, parts=2)
+    parts = [[problem.id for problem in problems[start : start + 2]] for start in (0, 2)]
+    assert seen == [("asked for", 2)] * 2 + [("graded", part) for part in parts]

@@ -106,6 +106,18 @@ def test_the_budget_is_counted(made):
     assert rows["base"]["updates"] == rows["base"]["sampled"] == 0
 
 
+def test_the_stages_of_a_row_are_those_of_its_config(made):
+    rows, methods = found_in(made)["rows"], load_config(STUDY, options(made)[1:]).methods
+    one, two = rows["score"]["stages"]
+    for kept, asked in ((one, methods.score.stage1), (two, methods.score.stage2)):
+        assert {"learning_rate", "alpha", "beta_1", "beta_2", "steps", "scale_kl"} <= kept.keys()
+        assert all(asked[name] == value for name, value in kept.items())
+    assert rows["base"]["stages"] == rows["three.base"]["stages"] == []
+    (unified,) = rows["unified"]["stages"]
+    assert [end["name"] for end in unified["between"]] == ["stage_one", "stage_two"]
+    assert unified["between"][1]["alpha"] == methods.unified.stage_two.alpha
+
+
 def test_the_validation_split_is_measured_apart(made):
     rows = found_in(made)["rows"]
     assert rows["score"]["validation"]["acc_t2"]["n"] == 20

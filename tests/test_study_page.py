@@ -17,7 +17,7 @@ from score_jax.__main__ import main
 from score_jax.records import write_json
 from score_jax.report import percent
 from score_jax.study_file import FIGURES, check_study
-from score_jax.study_page import write_study_page
+from score_jax.study_page import counted, write_study_page
 from score_jax.study_tables import as_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -152,6 +152,42 @@ def test_budgets_that_differ_are_marked(page):
     assert row("Base model").count("none") == 2
     assert f"3.7 0.26 0.20{DASH}0.34" in row("SCoRe")
     assert "pool of 96" in source and "pool of 192" in source
+
+
+def test_every_stage_says_what_it_was_trained_with(page):
+    source = section(page, "budget").split("<details>")[1]
+    rows = [[words(c) for c in re.findall(r"<t[hd].*?</t[hd]>", row)] for row in source.split("<tr>")[2:]]
+    numbers = ["60", "0.00015", "0", "0.02", "0.5"], ["160", "0.00015", "5", "0.02", "0.28"]
+    assert rows == [
+        ["STaR, D+_STaR", "star 1", "74", "1e-05", *[DASH] * 3, "right answers kept, too"],
+        ["SCoRe", "stage one", *numbers[0], ""],
+        ["SCoRe", "stage two", *numbers[1], "β₁ × (1 + α)"],
+        [
+            *("Multi-turn RL", "rl", *numbers[1][:2], "0", *numbers[1][3:]),
+            "50% of first attempts given, critiques trained, 3 attempts",
+        ],
+        ["w/o multi-turn training", "rl", *numbers[0], "β₂ adapted, 1 attempt"],
+        [
+            *("w/o Stage I", "both", "220", "0.00015", "0 → 5", "0.02 → 0.02", "0.5 → 0.28"),
+            "β₁ × (1 + α), γ 0.8",
+        ],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [("figure1", "n = 60 × 3 seeds."), ("figure4", "n = 60 × 3 seeds."), ("figure5", None), ("pool", "n = ")],
+)
+def test_figures_say_of_how_many_problems_they_are(page, key, said):
+    lead = words(re.search(r'<p class="lead">(.*?)</p>', section(page, key), re.DOTALL)[1])
+    assert (said in lead) if said else ("n = " not in lead)
+
+
+def test_problems_and_seeds_that_differ_are_given_as_a_range():
+    found = [{"by_seed": [0.1] * seeds, "n": n} for n, seeds in ((40, 2), (1200, 3), (60, 3))]
+    assert counted({"a": found[:1], "b": {"c": found[1:]}}) == f"n = 40{DASH}1,200 × 2{DASH}3 seeds."
+    assert counted({"a": [{"by_seed": [0.1], "n": 9}]}) == "n = 9 × 1 seed."
+    assert counted({"edges": [0.1, 0.2]}) == counted(None) == ""
 
 
 def test_the_validation_split_has_its_own_numbers(page):
