@@ -2,9 +2,9 @@
 
 Command   python -m score_jax train --config=configs/minute.py --workdir=runs/minute
 Hardware  2 CPU cores
-Time      2 min 5 s of processor time, training and evaluation (AMD EPYC, 2026-11-27)
-Result    the first 176 low test riddles, greedy, seed 0: Acc@t1 / Acc@t2 58.5 / 58.5 (base), 54.0 / 44.9
-          (Stage I), 55.7 / 55.7 (Stage II): fifteen updates are too few to learn anything from
+Time      2 min 23 s, training and evaluation (2 cores of an AMD EPYC at a slow hour, 2026-11-28)
+Result    the first 176 low test riddles, greedy, seed 0: Acc@t1 / Acc@t2 53.4 / 53.4 (base), 42.0 / 38.1
+          (Stage I), 45.5 / 46.0 (Stage II): fifteen updates are too few to learn anything from
 """
 
 import ml_collections
