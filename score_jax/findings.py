@@ -110,7 +110,7 @@ def stages_of(config: ml_collections.ConfigDict) -> list[dict[str, Any]]:
     fields = lambda section: {name: section[name] for name in _STAGE if name in section}
     found = []
     for section in (config[key] for key in config.stages):
-        ends = [fields(config[name]) for name in section.get("between", None) or ()]
+        ends = [fields(config[name]) for name in section.get("between", ())]
         found.append(fields(section) | ({"between": ends} if ends else {}))
     return found
 

@@ -206,8 +206,7 @@ def roll_out(
         graded = grade(actor, [problems[start + row] for row in mine.tolist()], tokens, attempt)
         found |= zip((start + mine).tolist(), graded.rows(), strict=True)
     episodes = jax.tree.map(lambda *x: jnp.concatenate(x), *sampled) if parts > 1 else sampled[0]
-    rows = hosts.exchange(found)
-    return episodes, Graded.of_rows(problems, rows)
+    return episodes, Graded.of_rows(problems, hosts.exchange(found))
 
 
 def grade(

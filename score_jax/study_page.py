@@ -223,7 +223,7 @@ def counted(entry: Any) -> str:
     estimates = list(_estimates(entry))
     if not estimates:
         return ""
-    sizes, seeds = ({f(e) for e in estimates} for f in (lambda e: e["n"], lambda e: len(e["by_seed"])))
+    sizes, seeds = {e["n"] for e in estimates}, {len(e["by_seed"]) for e in estimates}
     between = lambda found: DASH.join(f"{end:,}" for end in sorted({min(found), max(found)}))
     return f"n = {between(sizes)} × {between(seeds)} seed{'s' * (max(seeds) > 1)}."
 

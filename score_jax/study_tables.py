@@ -181,7 +181,7 @@ def _number(stage: Mapping[str, Any], key: str) -> str:
 
 def _further(stage: Mapping[str, Any]) -> list[str]:
     """What sets a stage apart, in words."""
-    told = lambda key: max((end.get(key) or 0) for end in stage.get("between", [stage]))
+    told = lambda key: max(end.get(key, 0) for end in stage.get("between", [stage]))
     attempts = stage.get("attempts", 2)
     said = {
         f"{BETA}\N{SUBSCRIPT ONE} \N{MULTIPLICATION SIGN} (1 + {ALPHA})": told("scale_kl"),
