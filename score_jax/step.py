@@ -246,7 +246,8 @@ def _told(
     by_attempt = lambda x: attempts_lib.per_attempt(x, episodes.attempt, objective.attempts)
     mean = lambda x: x.sum(axis=0) / len(x)
     tokens = mean(by_attempt(jnp.asarray(episodes.attempt > CONTEXT, jnp.float32)))
-    pull = advantages_of(experience, objective, learner) * by_attempt(scores.logp)
+    paid = experience.decisive if learner.decisive_only else 1.0
+    pull = advantages_of(experience, objective, learner) * by_attempt(scores.logp * paid)
     return {
         "sampler_gap": jnp.max(jnp.abs(scores.logp - episodes.logp)),
         "length": tokens,

@@ -310,26 +310,29 @@ def test_two_updates_equal_numpys_adam():
     assert int(state.step) == 2
 
 
-def test_metrics_equal_numpy():
+@pytest.mark.parametrize("decisive_only", [False, True])
+def test_metrics_equal_numpy(decisive_only):
     data = experience()
-    _, metrics = train(data=data)
+    _, metrics = train(dataclasses.replace(LEARNER, decisive_only=decisive_only), data=data)
     log_p, attempt, tokens = tiny.distributions(GEMMA, PARAMS, data.episodes, TEMPERATURE)
     log_q, _, _ = tiny.distributions(GEMMA, REF_PARAMS, data.episodes, TEMPERATURE)
     rho = np.take_along_axis(log_p - log_q, tokens[..., None], -1)[..., 0]
     entropy = -(np.exp(log_p) * log_p).sum(-1)
     drawn = np.take_along_axis(log_p, tokens[..., None], -1)[..., 0]
+    weight = data.decisive if decisive_only else jnp.ones_like(data.decisive)
+    _, weight = tiny.move_left(data.episodes.attempt, weight)
+    paid = weight * drawn
     first, second = np.asarray(data.rewards, float).T
     second = second + 1.5 * (second - first)  # OBJECTIVE's alpha, then its discount
     for i, pay in enumerate((first + 0.3 * second, second)):
         mine = attempt == i + 1
         groups = pay.reshape(-1, SAMPLES)
         gain = groups - (groups.sum(1, keepdims=True) - groups) / (SAMPLES - 1)
-        policy = np.abs((gain.reshape(-1) * np.where(mine, drawn, 0).sum(-1)).mean())
+        policy = np.abs((gain.reshape(-1) * np.where(mine, paid, 0).sum(-1)).mean())
         np.testing.assert_allclose(metrics["policy"][i], policy, rtol=1e-4)
         np.testing.assert_allclose(metrics["length"][i], mine.sum() / ROWS, rtol=1e-5)
         np.testing.assert_allclose(metrics["kl"][i], rho[mine].sum() / ROWS, rtol=1e-4)
         np.testing.assert_allclose(metrics["entropy"][i], entropy[mine].mean(), rtol=1e-4)
-    weight = np.ones(tokens.shape, np.float32)
     loss = plain_losses(PARAMS, tokens, attempt, data.rewards, weight)[0] / ROWS
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-4)
 
