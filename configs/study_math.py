@@ -32,6 +32,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.study = study_quickstart.plan()
     config.study.seeds = config.study.fast.seeds = (0,)
     config.study.pools, config.study.pool_rows = (), ()
+    del config.study.measures.validation  # none of the published files is a validation split
     through = {"checkpoints": "every", "evaluate": {"problems": 256}}
     config.study.measures.edits.evaluate.problems = 500
     config.study.measures.own = measure("pair_sft", "score", **through)

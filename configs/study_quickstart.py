@@ -54,7 +54,8 @@ def methods(
     imitation_rate: float,
     **every,
 ) -> ml_collections.ConfigDict:
-    """The rows of the paper's tables, all with the same updates and samples but where a label says more.
+    """The rows of the paper's tables, all with the same updates and the same samples, but for given first
+    attempts and for a third one.
 
     Args:
       updates: of every row.

@@ -77,23 +77,22 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
         return 0 if sandbox_check(print) else 1
     if args.command == "report":
-        # `--config` and its overrides are allowed here so that one line of options serves every command.
-        _refuse([option for option in rest if not option.startswith("--config")])
+        _overrides(rest)
         return report(args)
     if args.command == "compare":
-        _refuse(rest)
+        _overrides(rest)
         from score_jax.compare import as_markdown, compare
 
         print(as_markdown(compare(args.workdir, args.method)))
         return 0
     if args.command == "summary":
-        _refuse([option for option in rest if not option.startswith("--config")])
+        _overrides(rest)
         from score_jax.summary import summary
 
         summary(args.workdir)
         return 0
     if args.command == "dataset":
-        _refuse(rest)
+        _overrides(rest)
         from score_jax.dataset import dataset
 
         print(f"Dataset: {dataset(args.workdir, args.output)}")

@@ -265,6 +265,9 @@ def _check_unified(fields: Fields, key: str) -> None:
     fields.require(f"{key}.between", fits == [True, True], mend)
     for name in between:
         _check_objective(fields, name)
+        alone = name in fields.config.stages or not fields.value(f"{name}.adapt_beta_2")
+        mend = f"config.{key} takes this section's beta_2 as it is; set it to 0"
+        fields.require(f"{name}.adapt_beta_2", alone, mend)
     rises = len(ramp) == 2 and 0 <= ramp[0] < ramp[1] <= 1
     fields.require(f"{key}.ramp", rises, "give two rising shares of the steps, such as (0.2, 0.5)")
 

@@ -105,7 +105,8 @@ split="train")` reads it: without a split of its own it has that name.
 
 
 def _section(name: str, split: str) -> str:
-    return f"- config_name: {name}\n  data_files:\n  - split: {split}\n    path: attempts/{name}.jsonl"
+    word = re.sub(r"\W+", "_", split)  # of another task `split` has several words, and `datasets` takes one
+    return f"- config_name: {name}\n  data_files:\n  - split: {word}\n    path: attempts/{name}.jsonl"
 
 
 def _table(results: Mapping[str, Mapping[str, Any]]) -> str:

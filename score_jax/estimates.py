@@ -90,34 +90,29 @@ def differences_of(
 
 
 def claim(text: str, found: Mapping[str, Any], side: Side, bound: float = 0.0) -> dict[str, Any]:
-    """Whether an estimate's whole 95% interval bears a claim out.
+    """Whether an estimate bears a claim out: its whole 95% interval, and each seed by itself.
 
     Args:
       text: the claim, in words.
       found: the estimate (see the module) that it speaks of.
       side: 'above' and 'below' claim a value beyond the bound ("better than"); 'at_most' and 'at_least'
-        deny one ("no better than" is at_most), and are exactly their negations: an interval that only
-        touches the bound bears out the denial.
+        deny one ("no better than" is at_most), and are exactly their negations: what only touches the
+        bound bears out the denial.
       bound: where the sides part, in the estimate's own unit.
 
     Returns:
-      {"claim", "holds", "value", "low", "high", "n", "seeds"}. holds is True where the whole interval
-      lies on the claimed side, False where all of it lies on the other, None ("not shown") where it lies on
-      both; n and seeds are how many the interval was drawn from.
+      {"claim", "holds", "value", "low", "high", "by_seed", "n"}. holds is True where the interval and each
+      seed's mean lie on the claimed side, False where all of them lie on the other, else None ("not shown"):
+      the interval speaks of other problems, the seeds of other runs.
     """
-    low, high = found["low"], found["high"]
-    answers = {
-        "above": (low > bound, high <= bound),
-        "below": (high < bound, low >= bound),
-        "at_most": (high <= bound, low > bound),
-        "at_least": (low >= bound, high < bound),
-    }
-    if side not in answers:
-        raise ValueError(f"side: got {side!r}; choose one of {', '.join(answers)}")
-    borne_out, refuted = answers[side]
-    holds = True if borne_out else False if refuted else None
-    drawn = {"n": found["n"], "seeds": len(found["by_seed"])}
-    return {"claim": text, "holds": holds, "value": found["mean"], "low": low, "high": high, **drawn}
+    sides = {"above": np.greater, "below": np.less, "at_most": np.less_equal, "at_least": np.greater_equal}
+    if side not in sides:
+        raise ValueError(f"side: got {side!r}; choose one of {', '.join(sides)}")
+    low, high, by_seed = found["low"], found["high"], found["by_seed"]
+    on_its_side = sides[side]([low, high, *by_seed], bound)
+    holds = True if on_its_side.all() else None if on_its_side.any() else False
+    numbers = {"value": found["mean"], "low": low, "high": high, "by_seed": list(by_seed), "n": found["n"]}
+    return {"claim": text, "holds": holds, **numbers}
 
 
 def _check_runs(runs: Sequence[Float[np.ndarray, "n"]]) -> None:

@@ -159,9 +159,10 @@ def load_one(
 
 
 def split_of(config: ml_collections.ConfigDict) -> str:
-    """What results call the problems: their split, and their task if it is not the one trained on."""
-    task = config.evaluate.task.rpartition(":")[2]
-    return f"{task} {config.evaluate.split}" if task else config.evaluate.split
+    """What results call the problems: their split, and their task or files where those are others."""
+    files = [epath.Path(path).stem for _, path in sorted(config.evaluate.files.items()) if path]
+    other = config.evaluate.task.rpartition(":")[2] or ", ".join(files)
+    return f"{other} {config.evaluate.split}" if other else config.evaluate.split
 
 
 def draft_of(

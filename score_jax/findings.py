@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from score_jax import figures
 from score_jax.claims import claims_of
-from score_jax.config_check import flatten
+from score_jax.config_check import SUPERVISED, flatten
 from score_jax.estimates import differences_of, estimate, statistics_of
 from score_jax.study_cells import Cells, rewards
 from score_jax.study_file import SCORE
@@ -78,7 +78,7 @@ def entry(cells: Cells, name: str) -> dict[str, Any]:
         "checkpoint": checkpoint or cells.last(row),
         "seeds": seeds,
         "updates": len(updates[0]),
-        "sampled": sum(update["sampled"] for update in updates[0]),
+        "sampled": round(np.mean([sum(update["sampled"] for update in rows) for rows in updates])),
         "stages": [] if checkpoint else stages_of(cells.config_of(row)),
         "seconds": [sum(update["seconds"] for update in rows) for rows in updates],
         "statistics": statistics_of(
@@ -86,8 +86,9 @@ def entry(cells: Cells, name: str) -> dict[str, Any]:
             [[r["answers"] for r in cells.attempts(name, seed)] for seed in seeds],
         ),
     }
-    if updates[0] and "kl_t1" in updates[0][-1]:
-        found["kl_t1"] = [last_tenth(rows, "kl_t1") for rows in updates]
+    kl = [last_tenth(rows, "kl_t1") for rows in updates]
+    if known := [nats for nats in kl if nats is not None]:
+        found["kl_t1"] = known
     validation = [r for seed in seeds for r in cells.measured("validation", row, seed).values()]
     if validation and not checkpoint:
         found["validation"] = statistics_of([rewards(r) for r in validation])
@@ -111,13 +112,16 @@ def stages_of(config: ml_collections.ConfigDict) -> list[dict[str, Any]]:
     found = []
     for section in (config[key] for key in config.stages):
         ends = [fields(config[name]) for name in section.get("between", ())]
-        found.append(fields(section) | ({"between": ends} if ends else {}))
+        paid = {} if section.objective in SUPERVISED else {"decisive_only": config.decisive_only}
+        found.append(fields(section) | paid | ({"between": ends} if ends else {}))
     return found
 
 
-def last_tenth(updates: Sequence[Mapping], key: str) -> float:
-    """Mean of a quantity over the last tenth of the updates."""
-    return float(np.mean([update[key] for update in updates[-max(1, len(updates) // 10) :]]))
+def last_tenth(updates: Sequence[Mapping], key: str) -> float | None:
+    """Mean of a quantity over the last tenth of the updates, as far as they have it; None if none does."""
+    values = [update.get(key) for update in updates[-max(1, len(updates) // 10) :]]
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def upto(updates: Sequence[Mapping], stage: str) -> list[Mapping]:
@@ -218,4 +222,8 @@ def pools(cells: Cells, rows: Sequence[str]) -> dict[str, Any]:
         method, _, pool = row.partition("@")
         runs = [rewards(cells.attempts(row, seed)) for seed in cells.seeds(row)]
         found.setdefault(method, {})[int(pool or cells.config.train_problems)] = runs
-    return {method: figures.pool_curve(sizes) for method, sizes in found.items() if len(sizes) > 1}
+    several = {method: sizes for method, sizes in found.items() if len(sizes) > 1}
+    if several and "base" in found:  # trained on none of them: a level to hold the others against
+        (level,) = found["base"].values()
+        several["base"] = {size: level for sizes in several.values() for size in sizes}
+    return {method: figures.pool_curve(sizes) for method, sizes in several.items()}

@@ -87,48 +87,49 @@ def is_mine(rows: Shaped[Array | np.ndarray, "E ..."]) -> Bool[np.ndarray, "E"]:
     return owner == jax.process_index()
 
 
-def exchange(mine: Mapping[int, Any]) -> list[Any]:
-    """What all hosts have found, on every host.
+def exchange(find: Callable[[], Mapping[int, Any]]) -> list[Any]:
+    """What all hosts find, on every host; where one finds an error instead, all end.
 
     Args:
-      mine: {row: its finding, of JSON's own types}; each of the rows 0, 1, ... is one host's.
+      find: looks for {row: its finding, of JSON's own types}; each of the rows 0, 1, ... is one host's.
 
     Returns:
       The findings in the order of the rows.
+
+    Raises:
+      RuntimeError: `find` raised an error on another host; on this one that error itself is raised.
     """
-    found = dict(mine)
-    if jax.process_count() > 1:
-        text = np.frombuffer(json.dumps(list(mine.items())).encode(), np.uint8)
-        lengths = multihost_utils.process_allgather(np.array([len(text)]))
-        padded = np.zeros(lengths.max(), np.uint8)
-        padded[: len(text)] = text
-        for length, row in zip(lengths.ravel(), multihost_utils.process_allgather(padded), strict=True):
-            found |= dict(json.loads(row[:length].tobytes()))
+    mine: Mapping[int, Any] = {}
+    failed, told = None, ""
+    try:
+        mine = find()
+    except Exception as error:  # the others wait for an answer, whatever it is
+        failed, told = error, str(error) or repr(error)
+    every = _gathered([list(mine.items()), told])
+    if failed is not None:
+        raise failed
+    for host, (_, fault) in enumerate(every):
+        if fault:
+            raise RuntimeError(f"host {host}: {fault}")
+    found = dict(pair for pairs, _ in every for pair in pairs)
     return [found[row] for row in range(len(found))]
 
 
-def from_first(find: Callable[[], Any]) -> Any:
-    """What the first host finds, on every host; where it finds an error instead, all end.
-
-    Args:
-      find: looks for it, on the first host alone; of JSON's own types.
-
-    Raises:
-      RuntimeError: `find` raised an error on the first host, which itself raises that one.
-    """
+def _gathered(mine: Any) -> list[Any]:
+    """Something of JSON's own types of each host, in their order."""
     if jax.process_count() == 1:
-        return find()
-    mine, failed = {}, None
-    if jax.process_index() == 0:
-        try:
-            mine = {0: [find(), ""]}
-        except Exception as error:  # the others wait for an answer, whatever it is
-            mine, failed = {0: [None, str(error) or repr(error)]}, error
-    ((found, text),) = exchange(mine)
-    if failed is not None:
-        raise failed
-    if text:
-        raise RuntimeError(f"the first host: {text}")
+        return [mine]
+    text = np.frombuffer(json.dumps(mine).encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.array([len(text)]))
+    padded = np.zeros(lengths.max(), np.uint8)
+    padded[: len(text)] = text
+    rows = multihost_utils.process_allgather(padded)
+    return [json.loads(row[:length].tobytes()) for length, row in zip(lengths.ravel(), rows, strict=True)]
+
+
+def from_first(find: Callable[[], Any]) -> Any:
+    """What the first host finds, on every host; `find` looks for it there alone. See `exchange`."""
+    (found,) = exchange(lambda: {0: find()} if jax.process_index() == 0 else {})
     return found
 
 
@@ -145,7 +146,7 @@ def assert_alike(values: Sequence[Any], what: str) -> None:
     Raises:
       RuntimeError: the hosts have different values; says of what.
     """
-    texts = exchange({jax.process_index(): json.dumps(values, sort_keys=True)})
+    texts = _gathered(json.dumps(values, sort_keys=True))
     if len(set(texts)) > 1:
         raise RuntimeError(
             f"the hosts have different {what}: start all of them with the same command and files"

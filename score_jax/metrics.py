@@ -78,8 +78,9 @@ def bootstrap_interval(
 
     This is exactly the ordinary bootstrap. Drawing n rows with replacement makes the counts of
     the distinct rows multinomial(n, their shares), and a mean depends on the draw through these
-    counts alone; binary rewards leave at most 2^N distinct rows, so R resamples are one draw of
-    R x 2^N counts. Whole rows are drawn, so attempts of one problem stay together: paired.
+    counts alone; binary rewards leave at most 2^N distinct rows (with answers a few times as many),
+    so R resamples are one draw of so many counts each. Whole rows are drawn, so attempts of one
+    problem stay together: paired.
     """
     rows, counts = np.unique(values, axis=0, return_counts=True)
     n = len(values)

@@ -91,6 +91,12 @@ def first_attempts(
     return _bank(actor, problems, rows, say)
 
 
+def first_giver(config: ml_collections.ConfigDict) -> str:
+    """The name of the first stage that gives first attempts, '' if none does."""
+    giving = [config[key].name for key in config.stages if config[key].get("offline")]
+    return giving[0] if giving else ""
+
+
 def _sample(
     config: ml_collections.ConfigDict,
     workdir: epath.Path,

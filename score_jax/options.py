@@ -149,10 +149,11 @@ def parser() -> Parser:
         help="base | latest | best | a step | stages: the base and the best of every stage (default)",
     )
     on_hosts(sub)
-    sub = command("solve", "Show the attempts at a problem of yours.", config=False)
+    moved = "--config.FIELD=VALUE says where files lie now, if they were moved."
+    sub = command("solve", f"Show the attempts at a problem of yours. {moved}", config=False)
     sub.add_argument("--checkpoint", default="best", help="base | latest | best (default) | a step")
     sub.add_argument("problem", nargs="?", help="its text; without one you are asked for some")
-    sub = command("export", "Write a checkpoint that the gemma package reads.", config=False)
+    sub = command("export", f"Write a checkpoint that the gemma package reads. {moved}", config=False)
     sub.add_argument("--checkpoint", default="best", help="base | latest | best (default) | a step")
     sub.add_argument("--output", required=True, help="the new folder")
     text = "Write report.html from what lies in the work directory, or in a study's or a sweep's folder. "
@@ -160,12 +161,16 @@ def parser() -> Parser:
     sub = command("report", text, config=False)
     text = "write it again every SECONDS (30) until Ctrl-C, and have an open page follow"
     sub.add_argument("--watch", nargs="?", type=int, const=30, default=0, metavar="SECONDS", help=text)
-    text = "Write attempts and results as a folder that Hugging Face's datasets reads, with a card."
+    text = "Write attempts and results as a folder that Hugging Face's datasets reads, with a card. "
+    text += "--config options change nothing."
     sub = command("dataset", text, config=False)
     sub.add_argument("--output", required=True, help="the new folder")
     text = "Print what a run came to: three numbers and two transcripts. --config options change nothing."
     command("summary", text, config=False)
-    text = "Compare methods over seeds: work directories WORKDIR/METHOD/SEED, evaluated on the same problems."
+    text = (
+        "Compare methods over seeds: work directories WORKDIR/METHOD/SEED, evaluated on the same problems. "
+    )
+    text += "--config options change nothing."
     sub = command("compare", text, config=False)
     text = "the METHOD that the others are compared with (score); its runs give the base, too"
     sub.add_argument("--method", default="score", help=text)

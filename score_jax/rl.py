@@ -86,8 +86,10 @@ def rl_stage(
             row = {"step": begin + step + 1, "stage": stage.name, "learning_rate": rate}
             row |= {"beta_2": beta_2} if stage.adapt_beta_2 else {}
             row |= step_metrics(graded, numbers) | {"seconds": time.monotonic() - start}
-            if row["step"] == 1:  # what was sampled before the first update counts there
-                row["sampled"] += sum(map(len, bank.values()))
+            if step == 0 and stage.name == offline.first_giver(
+                config
+            ):  # sampled for it and for those after it
+                row["sampled"] += config.offline_attempts * len(pool)
             metrics.write(row)
             if metrics.skipped >= config.max_skipped:
                 diagnosis.give_up(

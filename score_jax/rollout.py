@@ -197,16 +197,26 @@ def roll_out(
                 mesh=mesh,
             )
         )
-    # The host grades a part while the devices sample those after it.
+    rows = hosts.exchange(lambda: _grade_mine(actor, problems, sampled))
+    episodes = jax.tree.map(lambda *x: jnp.concatenate(x), *sampled) if parts > 1 else sampled[0]
+    return episodes, Graded.of_rows(problems, rows)
+
+
+def _grade_mine(
+    actor: Actor, problems: Sequence[Problem], sampled: Sequence[Episodes]
+) -> dict[int, list[Any]]:
+    """The rows of `Graded` of the episodes that lie with this host, which learns from the others of theirs.
+
+    A part is graded while the devices sample those after it.
+    """
     found: dict[int, Any] = {}
+    size = len(problems) // len(sampled)
     for start, part in zip(range(0, len(problems), size), sampled, strict=True):
-        # Each host grades the episodes that lie with it, and learns from the others of theirs.
         mine = np.flatnonzero(hosts.is_mine(part.tokens))
         tokens, attempt = hosts.here(part.tokens)[mine], hosts.here(part.attempt)[mine]
         graded = grade(actor, [problems[start + row] for row in mine.tolist()], tokens, attempt)
         found |= zip((start + mine).tolist(), graded.rows(), strict=True)
-    episodes = jax.tree.map(lambda *x: jnp.concatenate(x), *sampled) if parts > 1 else sampled[0]
-    return episodes, Graded.of_rows(problems, hosts.exchange(found))
+    return found
 
 
 def grade(

@@ -332,8 +332,9 @@ def draw(
 def _inverse_transform(p: Float[Array, "E V"], keys: Key[Array, "E"]) -> Int[Array, "E"]:
     """One token per row with the probabilities `p`, by one random number per row and not one per token.
 
-    The token at which the cumulative probability passes a uniform number: never one of probability 0, nor
-    one beyond the last, since the number is below 1 by more than rounding.
+    The token at which the cumulative probability passes a uniform number: never one beyond the last, since
+    the number is below 1 by more than rounding. The probabilities are those of a float32 sum: each is off by
+    its rounding, some 1e-7, which for a token of probability 0 may be all of it.
     """
     until = jnp.cumsum(p, axis=-1)
     point = jax.vmap(jax.random.uniform)(keys) * until[:, -1]

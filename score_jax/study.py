@@ -25,13 +25,13 @@ from etils import epath
 from score_jax import lock
 from score_jax.checkpoint import Checkpoints
 from score_jax.config import check_workdir, deciding
-from score_jax.config_check import check_config
+from score_jax.config_check import SPLITS, check_config
 from score_jax.evaluate import choose, evaluate
 from score_jax.findings import VOTES, findings_of
 from score_jax.log import console, say
 from score_jax.measure import measure
 from score_jax.records import read_json, read_jsonl, write_json
-from score_jax.task import training_task
+from score_jax.task import evaluation_task, training_task
 from score_jax.train import train
 
 _MAPS = Path("/proc/self/maps")  # Linux: a line for each memory map of this process
@@ -177,7 +177,14 @@ def check_study(config: ml_collections.ConfigDict) -> None:
         raise ValueError(f"config.study.fast.rows: {min(absent)!r} is not among config.study.rows")
     if absent := {*config.study.fast.seeds} - {*config.study.seeds}:
         raise ValueError(f"config.study.fast.seeds: {min(absent)} is not among config.study.seeds")
-    size = len(training_task(config).problems("train"))
+    trained_on = training_task(config)
+    for name, section in config.study.measures.items():
+        measured = measured_with(config, section)
+        if (split := measured.evaluate.split) not in SPLITS:
+            field = f"config.study.measures.{name}.evaluate.split"
+            raise ValueError(f"{field} = {split!r}: choose one of {', '.join(SPLITS)}")
+        evaluation_task(measured, trained_on).problems(split)  # of files it may lack one
+    size = len(trained_on.problems("train"))
     if too_large := [pool for pool in config.study.pools if pool > size]:
         raise ValueError(f"config.study.pools: {too_large[0]} of the {size} training problems; choose less")
 
@@ -246,11 +253,7 @@ def _make(cell: Cell, sandbox: str) -> None:
     evaluate(cell.config, cell.workdir, "stages", sandbox)
     measured = {}
     for name, section in cell.measures.items():
-        config = cell.config.copy_and_resolve_references()
-        with config.evaluate.unlocked():
-            if "files" in section.evaluate:
-                del config.evaluate.files  # those of another task, not of both
-            config.evaluate.update(section.evaluate)
+        config = measured_with(cell.config, section)
         with Checkpoints(cell.workdir / "checkpoints") as checkpoints:
             chosen = choose(config, checkpoints, "stages")
             match section.checkpoints:
@@ -262,6 +265,18 @@ def _make(cell: Cell, sandbox: str) -> None:
         measure(config, cell.workdir, name, chosen, samples=section.samples, firsts=firsts, sandbox=sandbox)
         measured[name] = list(chosen)
     write_json(cell.workdir / "done.json", {"stamp": cell.stamp, "measures": measured})
+
+
+def measured_with(
+    config: ml_collections.ConfigDict, section: ml_collections.ConfigDict
+) -> ml_collections.ConfigDict:
+    """A run's config with `evaluate` as one of config.study.measures has it."""
+    config = config.copy_and_resolve_references()
+    with config.evaluate.unlocked():
+        if "files" in section.evaluate:
+            del config.evaluate.files  # those of another task, not of both
+        config.evaluate.update(section.evaluate)
+    return config
 
 
 def write_findings(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:

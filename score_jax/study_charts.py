@@ -124,11 +124,14 @@ def training_charts(figure: Mapping[str, Any], labels: Labels, prefix: str) -> C
 
 
 def _changed_chart(key: str, figure: Mapping[str, Any], labels: Labels, names: Sequence[str]) -> Chart:
-    """How often the second attempt gives another answer, one curve per method."""
+    """How often the second attempt gives another answer, one curve per method, with the stages of those that
+    have several."""
     rows: dict[int, dict] = {}
     for name in names:
+        staged = len({*figure[name].get("stage", ())}) > 1
         for row in _rows_of(figure[name]):
             seen = {name + end: row.get("changed" + end) for end in ("", "_low", "_high")}
+            seen |= {"stage": row["stage"]} if staged else {}
             rows.setdefault(row["step"], {"step": row["step"]}).update(seen)
     series = method_series({name: ((), ()) for name in names}, labels)
     lines = [

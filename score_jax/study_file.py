@@ -16,16 +16,16 @@ flat; E stands for an estimate over seeds, as score_jax.estimates makes them; fr
                  NAME_high: the lowest and the highest seed; of acc_t1, acc_t2, changed}},
                  "figure7": {METHOD: {"levels", "i_to_c": [E], "c_to_i": [E]}},
                  "figure8": {METHOD: [E of each attempt]},
-                 "pool": {METHOD: {"pool", "acc_t1": [E], "acc_t2": [E]}}}
-  claims        [{"claim", "holds": true, false or null, "value", "low", "high", "n", "seeds"}]
+                 "pool": {METHOD: {"pool", "acc_t1": [E], "acc_t2": [E]}}, the base's the same at all}
+  claims        [{"claim", "holds": true, false or null, "value", "low", "high", "by_seed", "n"}]
   missing       ["METHOD/SEED", ...], still to run
 
-A row is {"label", "checkpoint", "updates", "sampled": attempts in training, "seconds": [of each seed],
-"stages": [what each was trained with, fields of its config], "statistics": {"acc_t1": E, ...}, "validation":
-the same, "kl_t1": [of attempt 1 at the end of training, nats, of each seed], "minus_score": {"acc_t2": E,
-...}: SCoRe with as many training problems minus this row, "pool" and "method": where it differs from a method
-in the number of training problems alone}. Of a row label and statistics must be there; of the study all down
-to rows.
+A row is {"label", "checkpoint", "updates", "sampled": attempts in training, mean of the seeds, "seconds": [of
+each seed], "stages": [what each was trained with, fields of the config], "statistics": {"acc_t1": E, ...},
+"validation": the same, "kl_t1": [of attempt 1 from the last stage's reference at the end, nats, by seed],
+"minus_score": {"acc_t2": E, ...}: SCoRe with as many training problems minus this row, "pool" and
+"method": where it differs from a method in the number of training problems alone}. Of a row label and
+statistics must be there; of the study all down to rows.
 """
 
 from __future__ import annotations

@@ -168,7 +168,8 @@ def _claim(claim: Mapping[str, Any]) -> dict[str, str]:
         "verdict": verdict,
         "value": f"{value} points",
         "interval": f"{low} to {high}",
-        "drawn": f"n = {claim['n']:,} × {claim['seeds']} seed{'s' * (claim['seeds'] > 1)}",
+        "seeds": ", ".join(percent(seed, True) for seed in claim.get("by_seed", ())),
+        "drawn": f"n = {claim['n']:,}",
     }
 
 

@@ -190,6 +190,7 @@ def _further(stage: Mapping[str, Any]) -> list[str]:
         f"{told('offline'):.0%} of first attempts given": told("offline"),
         "critiques trained": told("critique"),
         "right answers kept, too": told("keep_right"),
+        "tokens after the answer paid, too": not stage.get("decisive_only", True),
         f"{attempts} attempt{'s' * (attempts != 1)}": attempts != 2,
     }
     return [words for words, so in said.items() if so]

@@ -66,7 +66,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, sandbox: str =
         claim_workdir(workdir, config)
         remember_base(config, workdir, base)
         bank: offline.Bank = {}
-        if any(config[key].get("offline") for key in config.stages):
+        if offline.first_giver(config):
             bank = offline.first_attempts(config, workdir, actor, base, pool, say)
         newest = mend(absolute(workdir / "checkpoints"))
         origin = origin_of(config, actor.format.tokenizer)

@@ -49,6 +49,13 @@ def test_a_row_of_results_has_the_ends_of_its_intervals(folder):
     assert all(not isinstance(value, dict | list) for value in base.values())
 
 
+def test_the_split_of_another_task_is_one_word(tmp_path):
+    write(tmp_path, [row("base", "a", [1.0, 0.0]) | {"split": "MBPPR test"}])
+    assert main(["dataset", f"--workdir={tmp_path}", f"--output={tmp_path / 'out'}"]) == 0
+    head = (tmp_path / "out" / "README.md").read_text().split("---\n", 2)[1]
+    assert yaml.safe_load(head)["configs"][0]["data_files"][0]["split"] == "MBPPR_test"
+
+
 def test_every_attempt_has_its_accuracy_on_the_card(tmp_path):
     three = row("best", "a", [0.0, 0.0, 1.0], ("it is 8", "it is 9", "it is 10")) | {"finished": [True] * 3}
     write(tmp_path, [row("base", "a", [1.0, 0.0])], [three])

@@ -113,6 +113,17 @@ def test_a_host_that_dies_ends_the_other_and_the_same_command_resumes(alone, tmp
     assert_same_run(tmp_path, alone, **base)
 
 
+def test_an_error_on_one_host_ends_both_with_its_words(alone, tmp_path):
+    changes = {"base_dir": str(alone / "base"), "task": "tiny:BrokenRiddles"}
+    with launched("train", tmp_path, **changes) as processes:
+        codes = [process.wait(timeout=120) for process in processes]
+    assert 0 not in codes
+    for number in (0, 1):
+        log = (tmp_path / f"host{number}.log").read_text()
+        assert ("host 1: " in log) is (number == 0)
+        assert "host 1 cannot grade" in log
+
+
 @pytest.mark.parametrize("told", [0, 1])
 def test_a_host_that_is_told_to_stop_stops_both_after_the_same_update(told, alone, tmp_path):
     changes = {"base_dir": str(alone / "base"), "checkpoint_every": 100}  # none is due before the stage's end

@@ -353,6 +353,14 @@ def test_a_share_that_the_devices_cannot_share_is_refused(tmp_path, capsys):
     assert "config.stage2.offline gives 2 rows, which 8 shares of the mesh cannot" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("shares", "name"), [((0.5, 1.0), "stage_one"), ((0.0, 1.0), "stage_two"), ((0.0, 0.0), "")]
+)
+def test_the_first_stage_that_gives_attempts_pays_for_them(shares, name):
+    config = config_with(stage1__offline=shares[0], stage2__offline=shares[1])
+    assert offline.first_giver(config) == name
+
+
 def test_given_first_attempts_are_trained_on_end_to_end(tmp_path):
     """Half of them in one stage and all in the next; resumed as straight, from one bank."""
     changes = {"task": "tiny:EvenRiddles", "slots__prompt": 40, "checkpoint_every": 1}

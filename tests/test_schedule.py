@@ -96,6 +96,16 @@ def test_a_unified_stage_that_cannot_work_is_refused(change, message):
         check_config(config)
 
 
+def test_a_unified_stage_adapts_no_beta_2_of_its_sections():
+    config = unified_config()
+    config.stage1.adapt_beta_2 = 1.0
+    config.stages = ("stage1", "whole")  # of a stage by itself it is
+    check_config(config)
+    config.stages = ("whole",)
+    with pytest.raises(ValueError, match=r"config.stage1.adapt_beta_2 = 1.0: config.whole takes"):
+        check_config(config)
+
+
 def test_a_unified_stage_needs_stages_of_its_attempts():
     config = unified_config(attempts=3)
     with pytest.raises(ValueError, match="sections of this config that have 3 attempts"):

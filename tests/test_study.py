@@ -111,7 +111,8 @@ def test_the_stages_of_a_row_are_those_of_its_config(made):
     one, two = rows["score"]["stages"]
     for kept, asked in ((one, methods.score.stage1), (two, methods.score.stage2)):
         assert {"learning_rate", "alpha", "beta_1", "beta_2", "steps", "scale_kl"} <= kept.keys()
-        assert all(asked[name] == value for name, value in kept.items())
+        assert all(asked[name] == value for name, value in kept.items() if name != "decisive_only")
+        assert kept["decisive_only"] is True
     assert rows["base"]["stages"] == rows["three.base"]["stages"] == []
     (unified,) = rows["unified"]["stages"]
     assert [end["name"] for end in unified["between"]] == ["stage_one", "stage_two"]
@@ -139,7 +140,8 @@ def test_the_measures_are_there(made):
     assert {"base", "multi_turn", "score"} == set(figures["figure3"]["train"])
     assert figures["figure4"]["score"]["step"] == [0, 2, 4]
     assert len(figures["figure8"]["score"]) == 10
-    assert figures["pool"]["score"]["pool"] == [8, 12]
+    assert figures["pool"]["score"]["pool"] == figures["pool"]["base"]["pool"] == [8, 12]
+    assert figures["pool"]["base"]["acc_t2"][0] == figures["pool"]["base"]["acc_t2"][1]
     assert len(figures["figure5"]["multi_turn"]["changed"]) == 4
 
 
@@ -343,6 +345,10 @@ def test_a_cells_config_has_the_stages_of_its_method_alone():
         (
             {"study__measures__votes__samples": 16},
             "config.study.measures.votes.samples = 16: votes of up to 32 samples are counted",
+        ),
+        (
+            {"study__measures__edits__evaluate__split": "trian"},
+            "config.study.measures.edits.evaluate.split = 'trian': choose one of train, validation, test",
         ),
         ({"study__fast__rows": ("star",)}, "config.study.fast.rows: 'star' is not among config.study.rows"),
         ({"study__pools": (10**6,)}, "config.study.pools: 1000000 of the "),

@@ -15,6 +15,7 @@ from score_jax.config_check import check_config
 from score_jax.datasets import number_riddles
 from score_jax.datasets.gsm8k import GSM8K
 from score_jax.datasets.number_riddles import NumberRiddles
+from score_jax.evaluate import split_of
 from score_jax.task import Task, evaluation_task, load_task, training_task
 from score_jax.types import Problem
 
@@ -193,12 +194,15 @@ def test_evaluation_has_the_task_of_training_unless_it_names_another():
     config.files.train, config.files.test = "a", "b"
     task = training_task(config)
     assert (type(task), task.data_dir, task.files) == (GSM8K, "data", {"train": "a", "test": "b"})
-    config.evaluate.files.test = "c"
-    assert evaluation_task(config, task).files == {"train": "a", "test": "c"}
+    assert split_of(config) == "test"
+    config.evaluate.files.test = "elsewhere/c.jsonl"
+    assert evaluation_task(config, task).files == {"train": "a", "test": "elsewhere/c.jsonl"}
+    assert split_of(config) == "c test"
     config.evaluate.task = "score_jax.datasets.number_riddles:NumberRiddles"
     config.evaluate.files = ml_collections.ConfigDict()
     other = evaluation_task(config, task)
     assert (type(other), other.data_dir, other.files) == (NumberRiddles, "data", {})
+    assert split_of(config) == "NumberRiddles test"
     config.evaluate.task = "nothing"
     with pytest.raises(ValueError, match=r"config.evaluate.task = 'nothing'"):
         evaluation_task(config, task)

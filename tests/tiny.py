@@ -193,6 +193,15 @@ class EvenRiddles(Riddles):
         return float(len(text) % 2 == 0)
 
 
+class BrokenRiddles(EvenRiddles):
+    """Its grader fails, on the second of several hosts alone."""
+
+    def reward(self, problem: Problem, text: str) -> float:
+        if jax.process_index() == 1:
+            raise OSError("host 1 cannot grade")
+        return super().reward(problem, text)
+
+
 def tokenizer(directory):
     """A vocabulary of 300 over the default task's texts."""
     return train_tokenizer(Riddles().corpus(200), directory / "tokenizer.model", vocab_size=300)
