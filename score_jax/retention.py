@@ -17,8 +17,8 @@ class Note:
       stage: the stage that wrote it.
       reward: the stage's mean training reward since the checkpoint before: Σ_i w_i r̂_i, without
         bonus and KL, w being those of each update: where a unified stage comes to pay attempt 1, too, the
-        sum is larger by its pay, and late checkpoints are the better ones. A supervised stage has none: all of
-        its checkpoints have the same, so that the newest is its best.
+        sum is larger by its pay, and late checkpoints are the better ones. A supervised stage has none: all
+        of its checkpoints have the same, so that the newest is its best.
       interim: written because the run was told to stop, and not where checkpoints are due. It never counts
         as best, and makes way for the next one, so that a run that was stopped ends with the checkpoints of
         one that was not.

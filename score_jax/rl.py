@@ -88,7 +88,7 @@ def rl_stage(
             row |= step_metrics(graded, numbers) | {"seconds": time.monotonic() - start}
             if step == 0 and stage.name == offline.first_giver(
                 config
-            ):  # sampled for it and for those after it
+            ):  # for all stages that give them
                 row["sampled"] += config.offline_attempts * len(pool)
             metrics.write(row)
             if metrics.skipped >= config.max_skipped:

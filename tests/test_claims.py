@@ -181,4 +181,4 @@ def test_rows_of_another_pool_are_compared_with_score_on_that_pool(tmp_path):
 def test_what_was_not_finite_in_training_is_left_out_of_its_end():
     updates = [{"kl_t1": 9.0}] * 18 + [{"kl_t1": 0.5}, {"kl_t1": None}]
     assert last_tenth(updates, "kl_t1") == 0.5
-    assert last_tenth(updates[:-2] + [{}, {}], "kl_t1") is None
+    assert last_tenth([*updates[:-2], {}, {}], "kl_t1") is None
