@@ -168,7 +168,7 @@ def parser() -> Parser:
     text = "Print what a run came to: three numbers and two transcripts. --config options change nothing."
     command("summary", text, config=False)
     text = (
-        "Compare methods over seeds: work directories WORKDIR/METHOD/SEED, evaluated on the same problems. "
+        "Compare methods over seeds: work directories WORKDIR/METHOD/SEED, attempted on the same problems. "
     )
     text += "--config options change nothing."
     sub = command("compare", text, config=False)

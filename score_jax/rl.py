@@ -86,9 +86,7 @@ def rl_stage(
             row = {"step": begin + step + 1, "stage": stage.name, "learning_rate": rate}
             row |= {"beta_2": beta_2} if stage.adapt_beta_2 else {}
             row |= step_metrics(graded, numbers) | {"seconds": time.monotonic() - start}
-            if step == 0 and stage.name == offline.first_giver(
-                config
-            ):  # for all stages that give them
+            if step == 0 and stage.name == offline.first_giver(config):  # for all stages that give them
                 row["sampled"] += config.offline_attempts * len(pool)
             metrics.write(row)
             if metrics.skipped >= config.max_skipped:
