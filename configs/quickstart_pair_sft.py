@@ -3,6 +3,7 @@
 Command   python -m score_jax train --config=configs/quickstart_pair_sft.py --workdir=runs/pair_sft
           --config.stage1.keep_right=True adds the examples that are right twice, D+
 Hardware  2 CPU cores
+Result    not measured by itself; at other settings in notebooks/README.md
 """
 
 from configs import quickstart

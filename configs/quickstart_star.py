@@ -2,6 +2,7 @@
 
 Command   python -m score_jax train --config=configs/quickstart_star.py --workdir=runs/star
 Hardware  2 CPU cores
+Result    not measured by itself; at other settings in notebooks/README.md
 """
 
 from configs import quickstart

@@ -8,8 +8,9 @@ usage: launch/quickstart.sh [--help] [--workdir DIR] [ARGUMENT ...]
 
 Sets the environment up (launch/setup.sh), then trains a small model to correct
 its own answers, evaluates it and writes a report, all on the CPU if need be.
-Takes about 10 minutes on 2 cores, besides the set-up. Run it again to go on
-after an interruption: what is done already is kept.
+Takes 9 to 13 minutes on 2 cores, besides the set-up. Run it again to go on
+after an interruption: what is done already is kept, but for a pre-training
+that was cut short.
 
   --workdir DIR   where the run is kept (runs/quickstart in the project)
   ARGUMENT        passed on to each of the four steps: python -m score_jax

@@ -253,7 +253,7 @@ def level_flows(name: str, title: str, by_level: Mapping[str, Mapping], top: flo
     return Chart(title, svg)
 
 
-def standalone(chart: Chart, subtitle: str) -> str:
+def standalone(chart: Chart, subtitle: str = "") -> str:
     """The drawing as a file of its own: in the page's light colours on their background, with its titles."""
     root = ElementTree.fromstring(chart.svg)
     left, top, width, height = (float(number) for number in root.attrib["viewBox"].split())
@@ -264,7 +264,7 @@ def standalone(chart: Chart, subtitle: str) -> str:
     place = {"x": f"{left:g}", "y": f"{top:g}", "width": f"{width:g}", "height": f"{height:g}"}
     root.insert(0, ElementTree.Element("rect", place | {"style": "fill: var(--paper)"}))
     titles = ((chart.title, "600 13px", "--ink", 19), (subtitle, "10px", "--muted", 34))
-    for number, (text, font, colour, down) in enumerate(titles, 1):
+    for number, (text, font, colour, down) in enumerate(titles if subtitle else titles[:1], 1):
         style = {"style": f"font: {font} var(--sans); fill: var({colour})"}
         line = ElementTree.Element("text", {"x": f"{left + 10:g}", "y": f"{top + down:g}"} | style)
         line.text = text

@@ -24,8 +24,8 @@ def check_tracker(project: str) -> None:
     """
     if project and importlib.util.find_spec("wandb") is None:
         raise ValueError(
-            f"config.log.wandb = {project!r}: the wandb package is not installed; install it into .venv, or "
-            "leave the field empty"
+            f"config.log.wandb = {project!r}: the wandb package is not installed; install it into .venv "
+            "(uv pip install --python .venv/bin/python wandb), or leave the field empty"
         )
 
 

@@ -3,6 +3,7 @@
 Command   python -m score_jax sweep  --config=configs/sweeps/alpha_beta_2.py --workdir=runs/alpha_beta_2
           python -m score_jax report --workdir=runs/alpha_beta_2
 Hardware  2 CPU cores
+Result    not measured
 """
 
 import ml_collections
