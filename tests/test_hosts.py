@@ -113,9 +113,8 @@ def test_a_host_that_dies_ends_the_other_and_the_same_command_resumes(alone, tmp
     assert_same_run(tmp_path, alone, **base)
 
 
-def test_an_error_on_one_host_ends_both_with_its_words(alone, tmp_path):
-    changes = {"base_dir": str(alone / "base"), "task": "tiny:BrokenRiddles"}
-    with launched("train", tmp_path, **changes) as processes:
+def test_an_error_on_one_host_ends_both_with_its_words(tmp_path):
+    with launched("train", tmp_path, task="tiny:BrokenRiddles") as processes:
         codes = [process.wait(timeout=120) for process in processes]
     assert 0 not in codes
     for number in (0, 1):
