@@ -112,8 +112,9 @@ def stages_of(config: ml_collections.ConfigDict) -> list[dict[str, Any]]:
     found = []
     for section in (config[key] for key in config.stages):
         ends = [fields(config[name]) for name in section.get("between", ())]
-        paid = {} if section.objective in SUPERVISED else {"decisive_only": config.decisive_only}
-        found.append(fields(section) | paid | ({"between": ends} if ends else {}))
+        run = {"temperature": config.temperature}
+        run |= {} if section.objective in SUPERVISED else {"decisive_only": config.decisive_only}
+        found.append(fields(section) | run | ({"between": ends} if ends else {}))
     return found
 
 

@@ -161,12 +161,13 @@ def _spent(row: Mapping, score: Mapping, key: str, name: str) -> dict[str, str]:
 
 def settings_table(rows: Mapping[str, Mapping]) -> list[dict[str, Any]]:
     """What every stage of every method was trained with."""
+    usual = [None, *(stage.get("temperature") for stage in rows.get(SCORE, {}).get("stages", ()))]
     return [
         {
             "label": row["label"],
             "stage": stage["name"].replace("_", " "),
             "numbers": [_number(stage, key) for key in SETTINGS],
-            "more": ", ".join(_further(stage)),
+            "more": ", ".join(_further(stage, usual)),
         }
         for row in _trained_alike(rows).values()
         for stage in row.get("stages", ())
@@ -179,8 +180,8 @@ def _number(stage: Mapping[str, Any], key: str) -> str:
     return f" {ARROW} ".join(f"{end[key]:g}" for end in ends if key in end) or DASH
 
 
-def _further(stage: Mapping[str, Any]) -> list[str]:
-    """What sets a stage apart, in words."""
+def _further(stage: Mapping[str, Any], usual: Sequence[float | None]) -> list[str]:
+    """What sets a stage apart, in words; `usual` are the temperatures at which SCoRe samples."""
     told = lambda key: max(end.get(key, 0) for end in stage.get("between", [stage]))
     attempts = stage.get("attempts", 2)
     said = {
@@ -192,5 +193,6 @@ def _further(stage: Mapping[str, Any]) -> list[str]:
         "right answers kept, too": told("keep_right"),
         "tokens after the answer paid, too": not stage.get("decisive_only", True),
         f"{attempts} attempt{'s' * (attempts != 1)}": attempts != 2,
+        f"sampled at temperature {stage.get('temperature', 1):g}": stage.get("temperature") not in usual,
     }
     return [words for words, so in said.items() if so]

@@ -24,7 +24,7 @@ TABLES = {
     "table2": ["base", "self_refine", "star_plus", "pair_sft", "score"],
     "table4": ["score", "single_turn", "no_stage_one", "no_shaping", "star_stage_two", "offline_first"],
 }
-_ONE = {"steps": 60, "learning_rate": 1.5e-4, "alpha": 0.0, "beta_1": 0.02, "beta_2": 0.5}
+_ONE = {"temperature": 0.5, "steps": 60, "learning_rate": 1.5e-4, "alpha": 0.0, "beta_1": 0.02, "beta_2": 0.5}
 _TWO = {"steps": 160, "learning_rate": 1.5e-4, "alpha": 5.0, "beta_1": 0.02, "beta_2": 0.28, "scale_kl": True}
 STAGES = {
     "score": [{"name": "stage_one", **_ONE}, {"name": "stage_two", **_TWO}],
@@ -37,7 +37,16 @@ STAGES = {
             "decisive_only": False,
         }
     ],
-    "star_plus": [{"name": "star_1", "steps": 74, "learning_rate": 1e-5, "keep_right": True, "attempts": 2}],
+    "star_plus": [
+        {
+            "name": "star_1",
+            "steps": 74,
+            "learning_rate": 1e-5,
+            "keep_right": True,
+            "attempts": 2,
+            "temperature": 1.0,
+        }
+    ],
     "multi_turn": [
         {
             "name": "rl",

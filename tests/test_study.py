@@ -111,8 +111,8 @@ def test_the_stages_of_a_row_are_those_of_its_config(made):
     one, two = rows["score"]["stages"]
     for kept, asked in ((one, methods.score.stage1), (two, methods.score.stage2)):
         assert {"learning_rate", "alpha", "beta_1", "beta_2", "steps", "scale_kl"} <= kept.keys()
-        assert all(asked[name] == value for name, value in kept.items() if name != "decisive_only")
-        assert kept["decisive_only"] is True
+        assert all(asked[name] == value for name, value in kept.items() if name in asked)
+        assert (kept["decisive_only"], kept["temperature"]) == (True, 0.5)
     assert rows["base"]["stages"] == rows["three.base"]["stages"] == []
     (unified,) = rows["unified"]["stages"]
     assert [end["name"] for end in unified["between"]] == ["stage_one", "stage_two"]

@@ -159,7 +159,14 @@ def test_every_stage_says_what_it_was_trained_with(page):
     rows = [[words(c) for c in re.findall(r"<t[hd].*?</t[hd]>", row)] for row in source.split("<tr>")[2:]]
     numbers = ["60", "0.00015", "0", "0.02", "0.5"], ["160", "0.00015", "5", "0.02", "0.28"]
     assert rows == [
-        ["STaR, D+_STaR", "star 1", "74", "1e-05", *[DASH] * 3, "right answers kept, too"],
+        [
+            "STaR, D+_STaR",
+            "star 1",
+            "74",
+            "1e-05",
+            *[DASH] * 3,
+            "right answers kept, too, sampled at temperature 1",
+        ],
         ["SCoRe", "stage one", *numbers[0], ""],
         ["SCoRe", "stage two", *numbers[1], "β₁ × (1 + α)"],
         [
