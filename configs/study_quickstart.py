@@ -21,7 +21,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.pretrain.correct.critiques = 0.25
     config.problems_per_step = 32
     # Sampled at 1.0 this small base changes 13% of its answers by chance: corrections are there to be found,
-    # and naive RL finds them. At 0.5 it changes 0.7%, so that to repeat oneself lies near, as in the paper.
+    # and naive RL finds them. At 0.5 it changes 1 or 2%, so that to repeat oneself lies near, as in the
+    # paper (notebooks/README.md has the numbers).
     config.temperature = 0.5
     config.train_problems = 768
     config.methods = methods(  # what the runs of each have in place of the fields above
