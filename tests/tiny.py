@@ -6,6 +6,7 @@ left, so that causal attention over positions 0, 1, 2, ... is all there is to it
 
 import dataclasses
 import functools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -187,19 +188,15 @@ class Riddles(number_riddles.NumberRiddles):
 
 
 class EvenRiddles(Riddles):
-    """What even a random model is sometimes paid for: an even number of characters."""
+    """What even a random model is sometimes paid for: an even number of characters.
+
+    On the host whose number BROKEN_HOST in the environment is the grader fails.
+    """
 
     def reward(self, problem: Problem, text: str) -> float:
+        if os.environ.get("BROKEN_HOST") == str(jax.process_index()):
+            raise OSError("this host cannot grade")
         return float(len(text) % 2 == 0)
-
-
-class BrokenRiddles(EvenRiddles):
-    """Its grader fails, on the second of several hosts alone."""
-
-    def reward(self, problem: Problem, text: str) -> float:
-        if jax.process_index() == 1:
-            raise OSError("host 1 cannot grade")
-        return super().reward(problem, text)
 
 
 def tokenizer(directory):
