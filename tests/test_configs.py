@@ -77,9 +77,26 @@ def files_of(name: str) -> dict[str, Path]:
     }[name.partition("_")[0]]
 
 
-# With fsdp over eight devices on two cores a step of such long prompts now and then stood still for ever: the
-# products are large enough for XLA to share each among the threads that then wait in the collectives.
-WHOLE = {"mesh.data": -1, "mesh.fsdp": 1}
+SHRUNKEN = {
+    "model.dtype": "float32",
+    "train_problems": 8,
+    "slots.attempt": 8,
+    "problems_per_step": 4,
+    "samples_per_problem": 2,
+    "rollout_parts": 1,
+    "micro_batches": 1,
+    # With fsdp over eight devices on two cores a step of such long prompts now and then stood still for ever:
+    # the products are large enough for XLA to share each among the threads that wait in the collectives.
+    "mesh.data": -1,
+    "mesh.fsdp": 1,
+    "evaluate.problems": 8,
+    "evaluate.batch": 8,
+}
+SHRUNKEN_STUDY = SHRUNKEN | {
+    "slots.critique": 8,
+    "methods.score.stage1.steps": 1,
+    "methods.score.stage2.steps": 1,
+}
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -92,19 +109,10 @@ def test_real_tasks_train_and_evaluate_with_a_shrunken_model(name, gemmas, tmp_p
         "model.name": f"tiny:TinyGemma{version}",
         "model.checkpoint": gemmas / f"gemma{version}",
         "model.tokenizer": gemmas / f"tokenizer{version}.model",
-        "model.dtype": "float32",
+        **SHRUNKEN,
         "slots.prompt": 2500,
-        "train_problems": 8,
-        "slots.attempt": 8,
-        "problems_per_step": 4,
-        "samples_per_problem": 2,
-        "rollout_parts": 1,
-        "micro_batches": 1,
-        **WHOLE,
         "stage1.steps": 1,
         "stage2.steps": 1,
-        "evaluate.problems": 8,
-        "evaluate.batch": 8,
     }
     args = [f"--config=configs/{name}.py", f"--workdir={tmp_path / 'run'}"]
     args += [f"--config.{field}={value}" for field, value in fields.items()]
@@ -153,20 +161,8 @@ def test_the_math_study_makes_tables_and_figures_of_its_published_files(gemmas, 
         "model.name": "tiny:TinyGemma2",
         "model.checkpoint": gemmas / "gemma2",
         "model.tokenizer": gemmas / "tokenizer2.model",
-        "model.dtype": "float32",
+        **SHRUNKEN_STUDY,
         "slots.prompt": 1000,
-        "slots.critique": 8,
-        "train_problems": 8,
-        "slots.attempt": 8,
-        "problems_per_step": 4,
-        "samples_per_problem": 2,
-        "rollout_parts": 1,
-        "micro_batches": 1,
-        **WHOLE,
-        "methods.score.stage1.steps": 1,
-        "methods.score.stage2.steps": 1,
-        "evaluate.problems": 8,
-        "evaluate.batch": 8,
     }
     args = [f"--config.{field}={value}" for field, value in fields.items()]
     folder = tmp_path / "study"
@@ -190,20 +186,8 @@ def test_the_code_study_measures_table_3(gemmas, tmp_path):
         "model.name": "tiny:TinyGemma3",
         "model.checkpoint": gemmas / "gemma3",
         "model.tokenizer": gemmas / "tokenizer3.model",
-        "model.dtype": "float32",
+        **SHRUNKEN_STUDY,
         "slots.prompt": 2500,
-        "slots.critique": 8,
-        "train_problems": 8,
-        "slots.attempt": 8,
-        "problems_per_step": 4,
-        "samples_per_problem": 2,
-        "rollout_parts": 1,
-        "micro_batches": 1,
-        **WHOLE,
-        "methods.score.stage1.steps": 1,
-        "methods.score.stage2.steps": 1,
-        "evaluate.problems": 8,
-        "evaluate.batch": 8,
     }
     args = [f"--config.{field}={value}" for field, value in fields.items()]
     folder = tmp_path / "study"
