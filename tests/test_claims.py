@@ -30,7 +30,7 @@ def write(folder, row, seed, checkpoints, changed=(0.5, 0.5)):
     names = [name for name in checkpoints if name != "base"]
     config = {"stages": [f"stage{n}" for n in range(len(names))]}
     config |= {f"stage{n}": {"name": name, "objective": "multi_turn"} for n, name in enumerate(names)}
-    config["decisive_only"] = True
+    config |= {"decisive_only": True, "temperature": 1.0}
     (path / "config.json").write_text(json.dumps(config))
 
 
