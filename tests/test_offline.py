@@ -356,7 +356,7 @@ def test_a_share_that_the_devices_cannot_share_is_refused(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("shares", "name"), [((0.5, 1.0), "stage_one"), ((0.0, 1.0), "stage_two"), ((0.0, 0.0), "")]
 )
-def test_the_first_stage_that_gives_attempts_pays_for_them(shares, name):
+def test_given_attempts_are_counted_in_the_first_stage_that_gives_some(shares, name):
     config = config_with(stage1__offline=shares[0], stage2__offline=shares[1])
     assert offline.first_giver(config) == name
 
