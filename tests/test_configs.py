@@ -66,6 +66,14 @@ def gemmas(tmp_path_factory):
     return folder
 
 
+def tiny_gemma(gemmas: Path, version: int) -> dict[str, str | Path]:
+    return {
+        "model.name": f"tiny:TinyGemma{version}",
+        "model.checkpoint": gemmas / f"gemma{version}",
+        "model.tokenizer": gemmas / f"tokenizer{version}.model",
+    }
+
+
 def files_of(name: str) -> dict[str, Path]:
     return {
         "math": {"files.train": "math500/train_sample_2000.jsonl", "files.test": "math500/test.jsonl"},
@@ -106,9 +114,7 @@ def test_real_tasks_train_and_evaluate_with_a_shrunken_model(name, gemmas, tmp_p
     version = 2 if "gemma2" in name else 3
     fields = {field: real_file(path) for field, path in files_of(name).items()} | {
         "data_dir": tmp_path / "data",
-        "model.name": f"tiny:TinyGemma{version}",
-        "model.checkpoint": gemmas / f"gemma{version}",
-        "model.tokenizer": gemmas / f"tokenizer{version}.model",
+        **tiny_gemma(gemmas, version),
         **SHRUNKEN,
         "slots.prompt": 2500,
         "stage1.steps": 1,
@@ -147,6 +153,13 @@ def test_real_tasks_train_and_evaluate_with_a_shrunken_model(name, gemmas, tmp_p
     assert (result["split"], result["n"], "acc_t2" in result) == (split, 8, split != "MBPPR test")
 
 
+def study_of(name: str, folder: Path, fields: dict) -> dict:
+    """The study.json of a shipped config's study with some fields changed."""
+    args = [f"--config.{field}={value}" for field, value in fields.items()]
+    assert main(["study", f"--config=configs/{name}.py", f"--workdir={folder}", *args]) == 0
+    return json.loads((folder / "study.json").read_text())
+
+
 def test_the_math_study_makes_tables_and_figures_of_its_published_files(gemmas, tmp_path):
     """A row with every measurement, by the command that its config opens with."""
     fields = {field: real_file(path) for field, path in files_of("math").items()} | {
@@ -158,16 +171,11 @@ def test_the_math_study_makes_tables_and_figures_of_its_published_files(gemmas, 
         "study.measures.fixed.evaluate.problems": 8,
         "study.measures.attempts.evaluate.attempts": 3,
         "data_dir": tmp_path / "data",
-        "model.name": "tiny:TinyGemma2",
-        "model.checkpoint": gemmas / "gemma2",
-        "model.tokenizer": gemmas / "tokenizer2.model",
+        **tiny_gemma(gemmas, 2),
         **SHRUNKEN_STUDY,
         "slots.prompt": 1000,
     }
-    args = [f"--config.{field}={value}" for field, value in fields.items()]
-    folder = tmp_path / "study"
-    assert main(["study", "--config=configs/study_math.py", f"--workdir={folder}", *args]) == 0
-    found = json.loads((folder / "study.json").read_text())
+    found = study_of("study_math", tmp_path / "study", fields)
     assert found["missing"] == [] and set(found["rows"]) == {"base", "score"}
     assert {"figure1", "figure3", "figure4", "figure5", "figure7", "figure8"} <= found["figures"].keys()
 
@@ -183,16 +191,12 @@ def test_the_code_study_measures_table_3(gemmas, tmp_path):
         "study.measures.repair.evaluate.files.programs": write(tmp_path / "wrong.jsonl", wrong),
         "study.rows": ("base", "self_refine", "score"),
         "data_dir": tmp_path / "data",
-        "model.name": "tiny:TinyGemma3",
-        "model.checkpoint": gemmas / "gemma3",
-        "model.tokenizer": gemmas / "tokenizer3.model",
+        **tiny_gemma(gemmas, 3),
         **SHRUNKEN_STUDY,
         "slots.prompt": 2500,
     }
-    args = [f"--config.{field}={value}" for field, value in fields.items()]
     folder = tmp_path / "study"
-    assert main(["study", "--config=configs/study_code.py", f"--workdir={folder}", *args]) == 0
-    found = json.loads((folder / "study.json").read_text())
+    found = study_of("study_code", folder, fields)
     assert found["missing"] == [] and set(found["rows"]) == {"base", "self_refine", "score"}
     repaired = {name: row["statistics"].get("mbpp_r", {}).get("n") for name, row in found["rows"].items()}
     assert repaired == {"base": 8, "self_refine": None, "score": 8}
