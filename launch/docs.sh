@@ -8,6 +8,10 @@ usage: launch/docs.sh [--help] [FOLDER]
 
 Sets the environment up (launch/setup.sh), then writes the package's docstrings
 as web pages to FOLDER (build/docs). Open FOLDER/index.html.
+
+Examples:
+  launch/docs.sh
+  launch/docs.sh /tmp/pages && python3 -m http.server --directory /tmp/pages
 END
 }
 

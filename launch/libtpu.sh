@@ -13,6 +13,11 @@ Puts libtpu, with which `python -m score_jax plan` compiles for TPUs that are
 not there, into the folder .uv/libtpu: 640 MB, Linux, checked against its hash.
 It stays outside of .venv, where JAX would look for TPUs at every start. When
 it is in place already nothing is done.
+
+Examples:
+  launch/libtpu.sh
+  .venv/bin/python -m score_jax plan --topology=v5e:2x2 \
+    --config=configs/quickstart.py
 END
 }
 

@@ -20,6 +20,10 @@ Resolves what pyproject.toml asks for and writes it, pinned and with hashes, to
   launch/requirements-uv.txt   uv itself, for machines without it
 
 Versions that are pinned already stay, unless the options say otherwise.
+
+Examples:
+  launch/lock.sh                     after pyproject.toml has changed
+  launch/lock.sh --upgrade-package jax --upgrade-package jaxlib
 END
 }
 

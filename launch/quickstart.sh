@@ -15,6 +15,11 @@ that was cut short.
   --workdir DIR   where the run is kept (runs/quickstart in the project)
   ARGUMENT        passed on to each of the four steps: python -m score_jax
                   train, evaluate, report and summary (like --config.seed=1)
+
+Examples:
+  launch/quickstart.sh
+  launch/quickstart.sh --workdir runs/seed1 --config.seed=1
+  SCORE_JAX_ACCELERATOR=gpu launch/quickstart.sh
 END
 }
 

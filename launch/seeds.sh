@@ -10,6 +10,10 @@ Trains and evaluates SCoRe, naive multi-turn RL and single-turn RL for each
 seed (0 1 2) into FOLDER/METHOD/SEED (runs/seeds), and prints the comparison.
 A seed's three methods start from the same base model. Run it again to go on
 after an interruption.
+
+Examples:
+  launch/seeds.sh
+  launch/seeds.sh runs/more_seeds 3 4 5
 END
 }
 

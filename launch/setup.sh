@@ -20,6 +20,10 @@ Uses uv and Python 3.12 if you have them, and fetches what is missing.
   SCORE_JAX_ACCELERATOR=cpu|tpu|gpu   what JAX runs on; the choice is kept
                                       until another is made (at first: cpu).
                                       tpu and gpu (CUDA 13) need Linux.
+
+Examples:
+  launch/setup.sh && . .venv/bin/activate
+  SCORE_JAX_ACCELERATOR=tpu launch/setup.sh
 END
 }
 

@@ -9,11 +9,12 @@ usage: launch/test.sh [--help] [PYTEST ARGUMENT ...]
 Sets the environment up (launch/setup.sh), checks the style with ruff, then
 runs the tests. Paths among the arguments are relative to the project's root.
 
+  SCORE_JAX_TEST_PROCESSES=N   how many processes the tests run in (2)
+
+Examples:
   launch/test.sh                        everything
   launch/test.sh -k sampling            those with this in their name
   launch/test.sh -n 0 -x tests/test_launch.py
-
-  SCORE_JAX_TEST_PROCESSES=N   how many processes the tests run in (2)
 END
 }
 

@@ -1,6 +1,7 @@
 """launch/tpu against a stand-in for the cloud (tests/launch), and what shellcheck says of all scripts."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ SCRIPTS = sorted(
     ]
 )
 SOURCED = {"launch/common.sh", "launch/tpu/common.sh", "launch/tpu/provision.sh"}
+STAND_INS = {script for script in SCRIPTS if script.startswith("tests/")}
+WORKERS_HALF = "launch/tpu/worker.sh"  # called by the others alone
 
 
 def run(tool: str, *args: str) -> subprocess.CompletedProcess:
@@ -37,6 +40,15 @@ def test_shellcheck_has_nothing_to_say():
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_scripts_are_executable_unless_they_are_sourced(script):
     assert os.access(ROOT / script, os.X_OK) == (script not in SOURCED)
+
+
+@pytest.mark.parametrize("script", sorted({*SCRIPTS} - SOURCED - {WORKERS_HALF, ".ci/run"} - STAND_INS))
+def test_help_ends_with_examples_whose_files_are_there(script):
+    said = run(str(ROOT / script), "--help").stdout
+    examples = said.partition("\nExamples:\n")[2].partition("\n\n")[0]
+    assert script in examples
+    assert all((ROOT / path).is_file() for path in re.findall(r"(?:configs|launch)/[\w/]+\.(?:py|sh)", said))
+    assert max(map(len, examples.splitlines())) <= 80
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the workers' half needs Linux")

@@ -9,6 +9,11 @@ usage: launch/tpu/create.sh [--help] [SETTING ...]
 Asks for a TPU slice, through the queue or (--direct) at once, and waits until
 it is ready; that may take minutes, or as long as there is no capacity. Stopped,
 the same command goes on waiting. Does nothing where the slice is ready.
+
+Examples:
+  launch/tpu/create.sh --name score --zone us-east5-b --type v6e-8 \
+    --project my-project
+  launch/tpu/create.sh --spot --dry-run    the rest from the environment
 END
   settings_help
 }

@@ -9,6 +9,10 @@ usage: launch/tpu/fetch.sh [--help] [SETTING ...] WORKDIR [FOLDER]
 Copies a work directory to FOLDER (runs/, and the last part of WORKDIR). From a
 bucket (gs://...) that needs no slice, and fetches only what has changed; any
 other WORKDIR is taken from worker 0, relative to the project there.
+
+Examples:
+  launch/tpu/fetch.sh gs://BUCKET/gsm8k
+  launch/tpu/fetch.sh runs/gsm8k /tmp/gsm8k       from worker 0's project
 END
   settings_help
 }

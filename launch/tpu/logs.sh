@@ -11,6 +11,11 @@ Shows the log of a run on one worker as it grows, until the run ends.
   --run NAME     which run (train)
   --worker N     which worker (0)
   --all FOLDER   copy those of all workers to FOLDER/worker-N.log instead
+
+Examples:
+  launch/tpu/logs.sh
+  launch/tpu/logs.sh --worker 3
+  launch/tpu/logs.sh --all runs/logs
 END
   settings_help
 }

@@ -13,6 +13,10 @@ run goes on there.
 
 For slices of several workers gcloud wants its key in the ssh agent:
   ssh-add ~/.ssh/google_compute_engine
+
+Examples:
+  launch/tpu/setup.sh
+  launch/tpu/setup.sh --commit HEAD~1
 END
   settings_help
 }

@@ -11,6 +11,10 @@ worker: absent, running, finished, failed N (its exit code) or died (killed, or
 the machine was started anew).
 
   --run NAME   which run (train)
+
+Examples:
+  launch/tpu/status.sh
+  watch -n 60 launch/tpu/status.sh --run train
 END
   settings_help
 }

@@ -21,6 +21,12 @@ the same command goes on; points that have results.json there are done.
 The logs of points lie in runs/sweep_logs/POINT. Afterwards, in the project:
   launch/tpu/fetch.sh WORKDIR runs/sweep
   python -m score_jax report --workdir=runs/sweep
+
+Examples:
+  launch/tpu/sweep.sh --jobs 2 --spot --config configs/sweeps/alpha_beta_2.py \
+    --workdir gs://BUCKET/sweep
+  launch/tpu/sweep.sh --teardown --config configs/sweeps/alpha_beta_2.py \
+    --workdir gs://BUCKET/sweep
 END
   settings_help
 }

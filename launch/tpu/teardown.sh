@@ -8,6 +8,11 @@ usage: launch/tpu/teardown.sh [--help] [SETTING ...]
 
 Deletes a slice with all that is on its disks, and the queued resource it came
 from. What is not there is no error. Buckets are left alone.
+
+Examples:
+  launch/tpu/teardown.sh
+  launch/tpu/teardown.sh --name score --zone us-east5-b \
+    --project my-project
 END
   settings_help
 }

@@ -28,6 +28,12 @@ The arguments arrive as they are given, whatever characters they hold.
 
   TPU_POLL_SECONDS     between two looks at the run (30)
   TPU_BACKOFF_SECONDS  before the first retry (30); doubles up to 15 minutes
+
+Examples:
+  launch/tpu/train.sh --steps train,evaluate --watch --spot -- \
+    --config=configs/quickstart.py --workdir=gs://BUCKET/quickstart
+  launch/tpu/train.sh --run second -- --config=configs/quickstart.py \
+    --workdir=runs/second
 END
   settings_help
 }
