@@ -28,7 +28,6 @@ def get_config() -> ml_collections.ConfigDict:
         beta_2_later=0.0,
         scale_kl=False,
         imitation_rate=1e-4,
-        stage_one_rate=1e-4,
         learning_rate=1e-4,
         hold=1.0,
     )

@@ -26,7 +26,6 @@ def get_config() -> ml_collections.ConfigDict:
         beta_2_later=0.0,
         scale_kl=False,
         imitation_rate=5e-6,
-        stage_one_rate=5e-6,
         learning_rate=5e-6,
         hold=1.0,
     )
