@@ -22,7 +22,7 @@ Resolves what pyproject.toml asks for and writes it, pinned and with hashes, to
 Versions that are pinned already stay, unless the options say otherwise.
 
 Examples:
-  launch/lock.sh                     after pyproject.toml has changed
+  launch/lock.sh    # after pyproject.toml has changed
   launch/lock.sh --upgrade-package jax --upgrade-package jaxlib
 END
 }

@@ -12,8 +12,8 @@ runs the tests. Paths among the arguments are relative to the project's root.
   SCORE_JAX_TEST_PROCESSES=N   how many processes the tests run in (2)
 
 Examples:
-  launch/test.sh                        everything
-  launch/test.sh -k sampling            those with this in their name
+  launch/test.sh                # everything
+  launch/test.sh -k sampling    # those with this in their name
   launch/test.sh -n 0 -x tests/test_launch.py
 END
 }

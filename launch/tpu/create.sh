@@ -13,7 +13,7 @@ the same command goes on waiting. Does nothing where the slice is ready.
 Examples:
   launch/tpu/create.sh --name score --zone us-east5-b --type v6e-8 \
     --project my-project
-  launch/tpu/create.sh --spot --dry-run    the rest from the environment
+  launch/tpu/create.sh --spot --dry-run    # the rest from the environment
 END
   settings_help
 }

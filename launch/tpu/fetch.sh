@@ -12,7 +12,7 @@ other WORKDIR is taken from worker 0, relative to the project there.
 
 Examples:
   launch/tpu/fetch.sh gs://BUCKET/gsm8k
-  launch/tpu/fetch.sh runs/gsm8k /tmp/gsm8k       from worker 0's project
+  launch/tpu/fetch.sh runs/gsm8k /tmp/gsm8k    # from worker 0's project
 END
   settings_help
 }
