@@ -14,6 +14,8 @@ from typing import Any
 import ml_collections
 from etils import epath
 
+from score_jax.cell import Cell, holding
+from score_jax.clock import Clock, spoken
 from score_jax.config import check_workdir
 from score_jax.config_check import flatten
 from score_jax.evaluate import evaluate
@@ -21,7 +23,6 @@ from score_jax.log import say
 from score_jax.pretrain import SECTIONS
 from score_jax.records import read_json, read_jsonl, write_json
 from score_jax.report import percent
-from score_jax.study import Cell, Clock, holding, spoken
 from score_jax.sweep_file import findings_of
 from score_jax.sweep_points import SEED, Point, chosen, expand, name_of
 from score_jax.train import train

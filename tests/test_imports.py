@@ -34,10 +34,12 @@ transcript
 repair  lock  interruption  summary  options
 checkpoint
 mesh  config
-compare  study_cells  sweep_points
+cell  compare  study_cells  sweep_points
+clock
 claims
 findings
 task
+study_plan
 rewards.math_notation
 rewards.math_form
 rewards.math_answer  rewards.math_expressions  rewards.math_pool

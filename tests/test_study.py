@@ -12,12 +12,15 @@ import test_quickstart
 from etils import epath
 
 from configs import study_quickstart
+from score_jax import cell as runs
+from score_jax import clock as clocks
 from score_jax import study as studies
 from score_jax.__main__ import main
 from score_jax.config import load_config
 from score_jax.metrics import per_problem
 from score_jax.records import read_jsonl
 from score_jax.study_cells import Cells
+from score_jax.study_plan import cell_of, plan
 from score_jax.task import training_task
 
 STUDY = "configs/study_quickstart.py"
@@ -152,23 +155,23 @@ def test_at_the_base_own_and_fixed_first_attempts_are_the_same(made):
 
 
 def test_what_was_compiled_goes_at_a_cells_end_once_it_is_much(tmp_path, monkeypatch):
-    if not studies._MAPS.exists():
+    if not runs._MAPS.exists():
         pytest.skip("reads /proc, which Linux has")
-    cell = studies.plan(load_config(STUDY, options(tmp_path)[1:]), tmp_path / "study")[0]
+    cell = plan(load_config(STUDY, options(tmp_path)[1:]), tmp_path / "study")[0]
     gc.collect()
-    first = studies._memory_maps()
+    first = runs._memory_maps()
     programs = [jax.jit(lambda x, n=n: x * n) for n in range(50)]
-    with studies.holding(cell, "study"):
+    with runs.holding(cell, "study"):
         for program in programs:
             program(1.0)
-    grown = studies._memory_maps()
+    grown = runs._memory_maps()
     assert grown > first + 50
     assert {program._cache_size() for program in programs} == {1}
-    monkeypatch.setattr(studies, "_MANY_MAPS", grown - 1)
-    with studies.holding(cell, "study"):
+    monkeypatch.setattr(runs, "_MANY_MAPS", grown - 1)
+    with runs.holding(cell, "study"):
         pass
     assert {program._cache_size() for program in programs} == {0}
-    assert studies._memory_maps() < first + 50
+    assert runs._memory_maps() < first + 50
 
 
 def test_what_is_done_is_not_done_again(made, capsys):
@@ -252,15 +255,15 @@ def test_n_attempts_have_as_many_parts_of_stage_one_as_are_corrected():
 
 def test_the_time_left_is_that_of_cells_that_cost_as_much(made, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(studies.time, "monotonic", lambda: now[0])
-    cells = studies.plan(load_config(STUDY, options(made)[1:]), made / "elsewhere", fast=True)
+    monkeypatch.setattr(clocks.time, "monotonic", lambda: now[0])
+    cells = plan(load_config(STUDY, options(made)[1:]), made / "elsewhere", fast=True)
     base, score = cells
-    clock = studies.Clock()
+    clock = clocks.Clock()
     assert clock.left(cells) == 0  # nothing is known yet
     with clock.on(score):
         now[0] += 100.0
     assert clock.seconds == 100 and clock.done == 1
-    left = 100 * (studies.cost_of([base, score]) / studies.cost_of([score]))
+    left = 100 * (runs.cost_of([base, score]) / runs.cost_of([score]))
     assert clock.left(cells) == pytest.approx(left)  # none of them is done on disk
     title = str(studies.progress(cells, clock).title)
     assert title.startswith("0 of 2 done; about 2 min so far and ") and title.endswith(" left")
@@ -268,7 +271,7 @@ def test_the_time_left_is_that_of_cells_that_cost_as_much(made, monkeypatch):
 
 def test_fast_is_a_part_of_the_study():
     config = load_config(STUDY)
-    cells = studies.plan(config, epath.Path("runs"), fast=True)
+    cells = plan(config, epath.Path("runs"), fast=True)
     assert {cell.row for cell in cells} == set(config.study.fast.rows) < set(config.study.rows)
     assert {cell.seed for cell in cells} == {0}
 
@@ -279,7 +282,7 @@ def test_the_methods_have_scores_budget(name):
     config = load_config(f"configs/{name}.py")
     budget = {}
     for row in config.study.rows:
-        run = studies.cell_of(config, epath.Path("runs"), row, 0).config
+        run = cell_of(config, epath.Path("runs"), row, 0).config
         stages = [run[key] for key in run.stages]
         steps = sum(stage.steps for stage in stages)
         sampled = sum(
@@ -301,9 +304,7 @@ def test_methods_are_compared_at_the_same_kl_on_attempt_1():
     from score_jax.schedule import objective_of
 
     config = load_config(STUDY)
-    at = lambda row, key: objective_of(studies.cell_of(config, epath.Path("r"), row, 0).config[key]).kl_coef[
-        0
-    ]
+    at = lambda row, key: objective_of(cell_of(config, epath.Path("r"), row, 0).config[key]).kl_coef[0]
     held = at("score", "stage2")
     for row, key in (
         ("multi_turn", "stage1"),
@@ -317,13 +318,13 @@ def test_methods_are_compared_at_the_same_kl_on_attempt_1():
 
 def test_a_cells_config_has_the_stages_of_its_method_alone():
     config = load_config(STUDY)
-    cell = studies.cell_of(config, epath.Path("runs"), "multi_turn@96", 2)
+    cell = cell_of(config, epath.Path("runs"), "multi_turn@96", 2)
     assert cell.config.seed == 2
     assert cell.config.train_problems == 96
     assert "stage2" not in cell.config and "methods" not in cell.config and "study" not in cell.config
     assert cell.config.stage1.objective == "multi_turn"
     assert cell.workdir == epath.Path("runs/multi_turn@96/2")
-    unified = studies.cell_of(config, epath.Path("runs"), "unified", 0).config
+    unified = cell_of(config, epath.Path("runs"), "unified", 0).config
     assert {"stage_one", "stage_two"} < set(unified)
 
 
@@ -384,8 +385,8 @@ def test_what_was_read_goes_with_its_reader(made):
 
 def test_study_json_is_not_written_more_often_than_a_tenth_of_the_time(monkeypatch):
     now = iter([100.0, 102.0, 121.0, 123.0])
-    monkeypatch.setattr(studies.time, "monotonic", lambda: next(now))
-    clock = studies.Clock()
+    monkeypatch.setattr(clocks.time, "monotonic", lambda: next(now))
+    clock = clocks.Clock()
     with clock.writing():  # from 100 to 102
         pass
     assert [clock.may_write(), clock.may_write()] == [False, True]  # at 121, at 123

@@ -1,0 +1,120 @@
+"""Which cells a study has, and whether they can work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_collections
+from etils import epath
+
+from score_jax.cell import Cell
+from score_jax.config_check import SPLITS, check_config
+from score_jax.findings import VOTES
+from score_jax.task import evaluation_task, training_task
+
+
+def plan(config: ml_collections.ConfigDict, workdir: epath.Path, *, fast: bool = False) -> list[Cell]:
+    """All cells of a study in the order in which they are made: seed by seed; other pools after all rows.
+
+    Raises:
+      ValueError: names the row, and the field that cannot work.
+    """
+    for section in ("methods", "study"):
+        if section not in config:
+            raise ValueError(
+                f"config.{section} is missing; configs/study_quickstart.py shows what belongs there"
+            )
+    check_study(config)
+    wanted = config.study.fast if fast else config.study
+    pools = [f"{row}@{pool}" for pool in wanted.pools for row in wanted.pool_rows]
+    cells = [
+        cell_of(config, workdir, row, seed)
+        for rows in (wanted.rows, pools)
+        for seed in wanted.seeds
+        for row in rows
+    ]
+    for cell in cells:
+        try:
+            check_config(cell.config)
+        except ValueError as error:
+            raise ValueError(f"row {cell.row}: {error}") from error
+    return cells
+
+
+def check_study(config: ml_collections.ConfigDict) -> None:
+    """Refuses a `study` section that cannot work.
+
+    Raises:
+      ValueError: names the field.
+    """
+    every = {*config.study.rows, *config.study.pool_rows}
+    for name, section in config.study.measures.items():
+        key = f"config.study.measures.{name}"
+        if unknown := [row for row in section.rows if row not in config.methods]:
+            raise ValueError(f"{key}.rows: {unknown[0]!r} is not among config.methods")
+        allowed = ("every",) if name in ("own", "fixed") else ("last", "every")
+        if section.checkpoints not in allowed:
+            raise ValueError(f"{key}.checkpoints = {section.checkpoints!r}: choose {' or '.join(allowed)}")
+        if name == "votes" and section.samples % (2 * max(VOTES)):
+            raise ValueError(
+                f"{key}.samples = {section.samples}: votes of up to {2 * max(VOTES)} samples are counted; "
+                "sample a multiple of it"
+            )
+    if absent := {*config.study.fast.rows} - every:
+        raise ValueError(f"config.study.fast.rows: {min(absent)!r} is not among config.study.rows")
+    if absent := {*config.study.fast.seeds} - {*config.study.seeds}:
+        raise ValueError(f"config.study.fast.seeds: {min(absent)} is not among config.study.seeds")
+    trained_on = training_task(config)
+    for name, section in config.study.measures.items():
+        measured = measured_with(config, section)
+        if (split := measured.evaluate.split) not in SPLITS:
+            field = f"config.study.measures.{name}.evaluate.split"
+            raise ValueError(f"{field} = {split!r}: choose one of {', '.join(SPLITS)}")
+        evaluation_task(measured, trained_on).problems(split)  # of files it may lack one
+    size = len(trained_on.problems("train"))
+    if too_large := [pool for pool in config.study.pools if pool > size]:
+        raise ValueError(f"config.study.pools: {too_large[0]} of the {size} training problems; choose less")
+
+
+def cell_of(config: ml_collections.ConfigDict, workdir: epath.Path, row: str, seed: int) -> Cell:
+    """One cell: the study's config with the fields of its method in place.
+
+    Raises:
+      ValueError: there is no such method.
+    """
+    name, _, pool = row.partition("@")
+    if name not in config.methods:
+        known = ", ".join(config.methods)
+        raise ValueError(f"config.study: {name!r} is not a method; config.methods has {known}")
+    run = config.copy_and_resolve_references()
+    with run.unlocked():
+        del run.methods, run.study
+        for key, value in config.methods[name].items():
+            if is_stage(run.get(key)):
+                del run[key]  # replaced as a whole, not field by field
+            if key != "label":
+                run.update({key: value})
+        read = {*run.stages} | {key for stage in run.stages for key in run[stage].get("between", ())}
+        for key in [key for key in run if is_stage(run[key]) and key not in read]:
+            del run[key]  # a stage of another method
+    run.seed, run.base_dir = seed, str(workdir / "bases" / str(seed))
+    run.train_problems = int(pool or run.train_problems)
+    sections = {key: part for key, part in config.study.measures.items() if row in part.rows}
+    return Cell(row, seed, run, sections, workdir / row / str(seed))
+
+
+def is_stage(section: Any) -> bool:
+    """Whether a section of a config is a stage's."""
+    return isinstance(section, ml_collections.ConfigDict) and "objective" in section
+
+
+def measured_with(
+    config: ml_collections.ConfigDict, section: ml_collections.ConfigDict
+) -> ml_collections.ConfigDict:
+    """A run's config with `evaluate` as one of config.study.measures has it."""
+    config = config.copy_and_resolve_references()
+    with config.evaluate.unlocked():
+        if "files" in section.evaluate:
+            del config.evaluate.files  # those of another task, not of both
+        config.evaluate.update(section.evaluate)
+    return config
