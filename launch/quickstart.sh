@@ -70,7 +70,7 @@ step() {
 }
 
 arguments+=("--workdir=$workdir")
-echo 'SCoRe quickstart: set-up, training, evaluation, report; about 10 minutes on 2 cores.'
+echo 'SCoRe quickstart: set-up (the first time some minutes), then training, evaluation and report: 9 to 13 minutes on 2 cores.'
 ./launch/setup.sh
 step train 'Training. A small model first learns riddles, and to check its answers (5 minutes of 2 cores), then, in
    two stages of reinforcement learning, to correct itself at a second attempt (4 minutes).'

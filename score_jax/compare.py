@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
+from etils import epath
 from jaxtyping import Float
 
 from score_jax.config import config_of
@@ -15,7 +15,7 @@ from score_jax.records import read_jsonl, write_json
 Runs = dict[str, list[Float[np.ndarray, "n N"]]]  # method -> rewards of each seed, problems in one order
 
 
-def compare(folder: str | Path, method: str = "score") -> dict:
+def compare(folder: epath.PathLike, method: str = "score") -> dict:
     """Means over seeds with 95% paired-bootstrap intervals, and `method` against each other one.
 
     The latter in the accuracy of the last attempt, number N.
@@ -33,7 +33,7 @@ def compare(folder: str | Path, method: str = "score") -> dict:
       ValueError: the methods have different seeds, or were evaluated on different splits or problems, or with
         different numbers of attempts.
     """
-    runs = read_runs(Path(folder), method)
+    runs = read_runs(folder, method)
     if method not in runs:
         raise FileNotFoundError(
             f"{folder}: holds no evaluated {method}/SEED; name a folder of work directories METHOD/SEED, and "
@@ -55,11 +55,11 @@ def compare(folder: str | Path, method: str = "score") -> dict:
         "table": table,
         f"{last}_gain": gain,
     }
-    write_json(Path(folder) / "comparison.json", found)
+    write_json(epath.Path(folder) / "comparison.json", found)
     return found
 
 
-def read_runs(folder: Path, method: str) -> Runs:
+def read_runs(folder: epath.PathLike, method: str) -> Runs:
     """The rewards of the base (from the runs of `method`) and of every method, seed by seed.
 
     A method is judged by the best checkpoint of its last stage.
@@ -70,7 +70,7 @@ def read_runs(folder: Path, method: str) -> Runs:
     runs: dict[str, dict[str, Float[np.ndarray, "n N"]]] = {}
     how: dict[str, str] = {}  # something was evaluated -> where for the first time
     order: list[str] = []
-    for path in sorted(folder.glob("*/*/attempts.jsonl")):
+    for path in sorted(epath.Path(folder).glob("*/*/attempts.jsonl")):
         name, seed = path.parent.parent.name, path.parent.name
         config = config_of(path.parent)
         last = config[config.stages[-1]].name

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
+
+from etils import epath
 
 from score_jax.records import write_jsonl, write_text
 from score_jax.run import Run, last_attempt, read_run
@@ -37,14 +38,14 @@ FIELDS = {
 NUMBERS = ("delta", "i_to_c", "c_to_i")
 
 
-def dataset(workdir: str | Path, output: str | Path) -> Path:
+def dataset(workdir: epath.PathLike, output: epath.PathLike) -> epath.Path:
     """Writes the folder and returns its path.
 
     Raises:
       FileNotFoundError: nothing was evaluated in `workdir`.
       FileExistsError: `output` is there already.
     """
-    run, folder = read_run(Path(workdir)), Path(output)
+    run, folder = read_run(workdir), epath.Path(output)
     if not run.attempts:
         raise FileNotFoundError(f"{workdir}: nothing was evaluated there yet; run evaluate first")
     if folder.exists():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jinja2
 import numpy as np
+from etils import epath
 from markupsafe import Markup
 
 from score_jax import alarms, charts, metrics
@@ -46,17 +47,19 @@ MORE_CURVES = (
 )
 
 
-def write_report(workdir: str | Path, *, transcript_bytes: int = TRANSCRIPT_BYTES, refresh: int = 0) -> Path:
+def write_report(
+    workdir: epath.PathLike, *, transcript_bytes: int = TRANSCRIPT_BYTES, refresh: int = 0
+) -> epath.Path:
     """Writes workdir/report.html from whichever of the run's files exist; returns its path.
 
     Reads results.json, attempts.jsonl, metrics.jsonl, config.json, base/metrics.jsonl.
 
     Args:
-      workdir: of the run, which may still be going on.
+      workdir: of the run, which may still be going on; a local folder or a bucket.
       transcript_bytes: of JSON that the page may hold; how many transcripts are left out is said there.
       refresh: seconds after which an open page loads itself anew; 0: it does not.
     """
-    run = read_run(Path(workdir))
+    run = read_run(workdir)
     shown, total, transcripts = transcripts_of(run.attempts, transcript_bytes)
     page = template("report.html.j2").render(
         refresh=refresh,

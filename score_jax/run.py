@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from etils import epath
 
@@ -26,7 +25,7 @@ class Run:
     and of its base model's metrics.jsonl. notes: what was left out or worked out, for the reader.
     """
 
-    workdir: Path
+    workdir: epath.Path
     config: dict[str, str]
     results: dict[str, dict]
     attempts: dict[str, list[dict]]
@@ -41,14 +40,15 @@ class Run:
         return f"{path.parent.name}/{path.name}" if path.name.isdigit() else path.name
 
 
-def read_run(workdir: Path) -> Run:
-    """Reads what exists, of a local folder or a bucket (epath.Path("gs://...")).
+def read_run(workdir: epath.PathLike) -> Run:
+    """Reads what exists, of a local folder or a bucket ("gs://...").
 
     Raises:
       NothingYet: there is nothing to show yet; says why.
       FileNotFoundError: it is no work directory, but holds some; names the commands for those.
     """
     notes: list[str] = []
+    workdir = epath.Path(workdir)
     config = _flat(read_json(workdir / "config.json"))
     base = epath.Path(config.get("base_dir") or workdir / "base")
     paths = (workdir / "attempts.jsonl", workdir / "metrics.jsonl", base / "metrics.jsonl")
@@ -66,7 +66,7 @@ def read_run(workdir: Path) -> Run:
     return Run(workdir, config, results, attempts, steps, pretraining, notes)
 
 
-def _nothing(workdir: Path) -> FileNotFoundError:
+def _nothing(workdir: epath.Path) -> FileNotFoundError:
     """Why there is nothing to show, and what to do."""
     if not workdir.exists():
         return NothingYet(f"--workdir={workdir}: there is no such folder; name a run's, as it is spelled")

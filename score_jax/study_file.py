@@ -32,10 +32,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from score_jax import paper_tables
 from score_jax.records import read_json
@@ -45,12 +45,12 @@ REQUIRED = ("task", "split", "problems", "seeds", "rows")
 FIGURES = ("figure1", "figure3", "figure4", "figure5", "figure7", "figure8", "figure10", "pool")
 
 
-def holds_study(folder: str | Path) -> bool:
+def holds_study(folder: epath.PathLike) -> bool:
     """Whether a folder is a study's and not a single run's."""
-    return (Path(folder) / "study.json").exists()
+    return (epath.Path(folder) / "study.json").exists()
 
 
-def read_study(folder: str | Path) -> dict[str, Any]:
+def read_study(folder: epath.PathLike) -> dict[str, Any]:
     """The checked content of folder/study.json.
 
     Raises:
@@ -59,7 +59,7 @@ def read_study(folder: str | Path) -> dict[str, Any]:
     """
     if not holds_study(folder):
         raise FileNotFoundError(f"{folder} holds no study.json; run the study first")
-    study = read_json(Path(folder) / "study.json")
+    study = read_json(epath.Path(folder) / "study.json")
     check_study(study)
     return study
 

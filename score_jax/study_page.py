@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+from etils import epath
 
 from score_jax import charts, paper_tables
 from score_jax.charts import Chart
@@ -111,7 +112,7 @@ class Section:
     drawn: Mapping[str, Chart] | None = None
 
 
-def write_study_page(folder: str | Path, *, refresh: int = 0) -> Path:
+def write_study_page(folder: epath.PathLike, *, refresh: int = 0) -> epath.Path:
     """Writes report.html, figures/*.svg and table.md from folder/study.json; returns the page's path.
 
     The files in figures/ are the page's drawings, in light colours on a background. An open page loads itself
@@ -121,7 +122,7 @@ def write_study_page(folder: str | Path, *, refresh: int = 0) -> Path:
       FileNotFoundError: there is no study.json.
       ValueError: names the field of study.json that is missing or wrong.
     """
-    folder, study = Path(folder), read_study(folder)
+    folder, study = epath.Path(folder), read_study(folder)
     figures = [_figure(study, *figure) for figure in FIGURES]
     page = template("study.html.j2").render(
         refresh=refresh,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import rich.table
+from etils import epath
 from rich.text import Text
 
 from score_jax.log import console, say
@@ -13,13 +13,13 @@ from score_jax.run import last_attempt, read_run
 from score_jax.transcript import explain_marks, print_attempts
 
 
-def summary(workdir: str | Path) -> None:
+def summary(workdir: epath.PathLike) -> None:
     """Prints it, from results.json and attempts.jsonl as `evaluate` left them.
 
     Raises:
       FileNotFoundError: nothing was evaluated there.
     """
-    run = read_run(Path(workdir))
+    run = read_run(workdir)
     if not run.attempts:
         raise FileNotFoundError(f"{workdir}: nothing was evaluated there yet; run evaluate first")
     last = list(run.attempts)[-1]

@@ -22,10 +22,10 @@ same problems.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from score_jax.estimates import difference, statistics_of
 from score_jax.metrics import aligned, per_problem
@@ -34,12 +34,12 @@ from score_jax.records import read_json
 REQUIRED = ("task", "split", "problems", "statistic", "fields", "seeds", "rows", "best", "second", "missing")
 
 
-def holds_sweep(folder: str | Path) -> bool:
+def holds_sweep(folder: epath.PathLike) -> bool:
     """Whether a folder is a sweep's."""
-    return (Path(folder) / "sweep.json").exists()
+    return (epath.Path(folder) / "sweep.json").exists()
 
 
-def read_sweep(folder: str | Path) -> dict[str, Any]:
+def read_sweep(folder: epath.PathLike) -> dict[str, Any]:
     """The content of folder/sweep.json.
 
     Raises:
@@ -48,7 +48,7 @@ def read_sweep(folder: str | Path) -> dict[str, Any]:
     """
     if not holds_sweep(folder):
         raise FileNotFoundError(f"{folder} holds no sweep.json; run the sweep first")
-    found = read_json(Path(folder) / "sweep.json")
+    found = read_json(epath.Path(folder) / "sweep.json")
     if absent := [field for field in REQUIRED if field not in found]:
         raise ValueError(f"sweep.json: has no {absent[0]!r}; run the sweep again, which writes it anew")
     return found

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
+
+from etils import epath
 
 from score_jax import charts
 from score_jax.records import write_text
@@ -18,7 +19,7 @@ COLUMNS = {"delta": DELTA, "i_to_c": f"i{charts.ARROW}c", "c_to_i": f"c{charts.A
 BEHIND = "best minus this"
 
 
-def write_sweep_page(folder: str | Path, *, refresh: int = 0) -> Path:
+def write_sweep_page(folder: epath.PathLike, *, refresh: int = 0) -> epath.Path:
     """Writes report.html, figures/*.svg and table.md from folder/sweep.json; returns the page's path.
 
     An open page loads itself anew after `refresh` seconds, if there are any.
@@ -27,7 +28,7 @@ def write_sweep_page(folder: str | Path, *, refresh: int = 0) -> Path:
       FileNotFoundError: there is no sweep.json.
       ValueError: names the field of sweep.json that is missing.
     """
-    folder, found = Path(folder), read_sweep(folder)
+    folder, found = epath.Path(folder), read_sweep(folder)
     drawn = sweep_charts(found)
     page = template("sweep.html.j2").render(
         refresh=refresh,
