@@ -164,12 +164,12 @@ def report(args: argparse.Namespace) -> int:
     from score_jax.sweep_file import holds_sweep
     from score_jax.sweep_page import write_sweep_page
 
-    write = write_study_page if holds_study(args.workdir) else write_report
-    write = write_sweep_page if holds_sweep(args.workdir) else write
     if args.watch < 0:
         raise ValueError(f"--watch={args.watch}: seconds are not negative")
     path, said = None, False
     while path is None:
+        write = write_study_page if holds_study(args.workdir) else write_report
+        write = write_sweep_page if holds_sweep(args.workdir) else write
         try:
             path = write(args.workdir, refresh=args.watch)
         except NothingYet as error:

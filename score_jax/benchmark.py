@@ -15,9 +15,10 @@ import ml_collections
 import numpy as np
 
 from score_jax.efficiency import Phase, phases_of
-from score_jax.machine import Rates, cores, device_name, measured_rates, peak_memory
+from score_jax.machine import Rates, device_name, measured_rates, peak_memory
 from score_jax.model import without_adapters
 from score_jax.peers import Ours, Peer, Side, side_by_side
+from score_jax.rewards.cores import cores
 from score_jax.timing import Timing, timed
 from score_jax.types import CONTEXT, PADDING
 from score_jax.work import Part, Sizes, rollout_work, sampled, scoring_work, sizes_of, update_work

@@ -27,10 +27,10 @@ _OVERHEAD, _EVALUATED, _PROBLEMS = 10_000, 0.2, 1000
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One row of the study with one seed.
+    """One run among many: a row of a study with one seed, or a point of a sweep.
 
     Attributes:
-      row: METHOD, or METHOD@POOL with another number of training problems.
+      row: METHOD, or METHOD@POOL with another number of training problems; of a sweep the point's name.
       seed: of the base model, the episodes and the batches.
       config: the run's.
       measures: its further evaluations, sections of config.study.measures by name.

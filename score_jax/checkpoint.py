@@ -150,8 +150,11 @@ class Checkpoints:
 
         return hosts.from_first(look)
 
-    def restore(self, step: int, like: TrainState, *, origin: Mapping[str, Any] | None = None) -> TrainState:
-        """The state of a step, with the shapes, dtypes and shardings of `like`.
+    def restore(
+        self, step: int, like: TrainState | Mapping[str, Any], *, origin: Mapping[str, Any] | None = None
+    ) -> TrainState:
+        """The state of a step, with the shapes, dtypes and shardings of `like`: a state, or its fields as
+        `step.blank_state` gives them, which takes no memory.
 
         Raises:
           Damaged: it is not as it was written.
@@ -160,7 +163,7 @@ class Checkpoints:
         """
         if fault := self.fault(step):
             raise Damaged(self._mend(step, fault))
-        plain = _plain(like)
+        plain = _plain(like) if isinstance(like, TrainState) else dict(like)
         self._check(step, "arrays", arrays_of(plain))
         if origin is not None:
             self._check(step, "origin", origin)

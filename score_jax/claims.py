@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from score_jax.estimates import Side, claim, difference
+from score_jax.estimates import Side, claim, difference, estimate
 from score_jax.metrics import per_problem
 from score_jax.study_cells import Cells, rewards
 from score_jax.study_file import SCORE
@@ -33,9 +33,7 @@ def claims_of(cells: Cells, rows: Sequence[str], votes: Mapping[str, Any]) -> li
 
     def alone(text: str, row: str, statistic: str, side: Side, bound: float = 0.0) -> None:
         if row in rows:
-            runs = values(row, statistic)
-            nothing = [np.zeros_like(run) for run in runs]
-            found.append(claim(text, difference(runs, nothing), side, bound))
+            found.append(claim(text, estimate(values(row, statistic)), side, bound))
 
     def against(text: str, a: str, b: str, statistic: str, side: Side = "above", bound: float = 0.0) -> None:
         if {a.partition(".")[0], b.partition(".")[0]} <= {*rows}:

@@ -8,8 +8,9 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
-from score_jax.config import config_of
-from score_jax.metrics import Difference, aligned, paired_difference
+from score_jax.config import config_of, judged_by
+from score_jax.estimates import differences_of, statistics_of
+from score_jax.metrics import aligned
 from score_jax.records import read_jsonl, write_json
 
 Runs = dict[str, list[Float[np.ndarray, "n N"]]]  # method -> rewards of each seed, problems in one order
@@ -41,9 +42,10 @@ def compare(folder: epath.PathLike, method: str = "score") -> dict:
         )
     attempts = runs[method][0].shape[1]
     last, shown = f"acc_t{attempts}", _statistics(attempts)
-    table = {name: {s: _interval(_mean(rewards, s)) for s in shown} for name, rewards in runs.items()}
+    estimated = {name: statistics_of(rewards) for name, rewards in runs.items()}
+    table = {name: {s: _interval(found[s]) for s in shown} for name, found in estimated.items()}
     gain = {
-        name: _interval(paired_difference(runs[method], rewards, last))
+        name: _interval(differences_of(runs[method], rewards)[last])
         for name, rewards in runs.items()
         if name != method
     }
@@ -62,7 +64,7 @@ def compare(folder: epath.PathLike, method: str = "score") -> dict:
 def read_runs(folder: epath.PathLike, method: str) -> Runs:
     """The rewards of the base (from the runs of `method`) and of every method, seed by seed.
 
-    A method is judged by the best checkpoint of its last stage.
+    A method is judged by `config.judged_by`.
 
     Raises:
       ValueError: a method has other seeds than `method`, or was evaluated otherwise.
@@ -72,8 +74,7 @@ def read_runs(folder: epath.PathLike, method: str) -> Runs:
     order: list[str] = []
     for path in sorted(epath.Path(folder).glob("*/*/attempts.jsonl")):
         name, seed = path.parent.parent.name, path.parent.name
-        config = config_of(path.parent)
-        last = config[config.stages[-1]].name
+        last = judged_by(config_of(path.parent))
         rows = read_jsonl(path)
         wanted = {"base": "base", name: last} if name == method else {name: last}
         for run, checkpoint in wanted.items():
@@ -112,13 +113,8 @@ def _statistics(attempts: int) -> dict[str, str]:
     return heads | ({"delta": "Δ", "i_to_c": "i→c", "c_to_i": "c→i"} if attempts > 1 else {})
 
 
-def _mean(rewards: list[Float[np.ndarray, "n N"]], statistic: str) -> Difference:
-    nothing = [np.zeros_like(run) for run in rewards]
-    return paired_difference(rewards, nothing, statistic)
-
-
-def _interval(difference: Difference) -> list[float]:
-    return [difference.value, difference.low, difference.high]
+def _interval(estimate: Mapping[str, float]) -> list[float]:
+    return [estimate["mean"], estimate["low"], estimate["high"]]
 
 
 def as_markdown(found: Mapping) -> str:

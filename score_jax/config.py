@@ -99,6 +99,11 @@ def check_place(path: epath.PathLike, field: str) -> None:
         )
 
 
+def judged_by(config: ml_collections.ConfigDict) -> str:
+    """The name of the evaluation by which a run is judged: of its last stage, of the base where none is."""
+    return config[config.stages[-1]].name if config.stages else "base"
+
+
 def check_workdir(workdir: epath.Path, config: ml_collections.ConfigDict) -> None:
     """Refuses a work directory that belongs to another config.
 

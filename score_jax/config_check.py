@@ -38,6 +38,7 @@ _REINFORCED = (
     *("alpha", "scale_kl", "beta_1", "beta_2", "adapt_beta_2", "discount"),
     *("reference", "critique", "offline"),
 )
+_BETWEEN = ("between", "ramp")
 _NEUTRAL = (0, "base")  # values with which a field has no effect: 0, 0.0, False, and the usual reference
 
 
@@ -229,10 +230,11 @@ def check_stage(fields: Fields, key: str, earlier: Sequence[str]) -> None:
 def _unread(objective: str) -> tuple[str, ...]:
     """The fields of a stage that its objective does not read."""
     if objective in SUPERVISED:
-        return _REINFORCED
+        return (*_REINFORCED, *_BETWEEN)
     if objective == UNIFIED:
         return ("keep_right", "alpha", "scale_kl", "beta_1", "beta_2", "adapt_beta_2", "discount")
-    return ("keep_right",) if objective == "stage_two" else ("keep_right", "alpha", "scale_kl")
+    alone = ("keep_right", *_BETWEEN)
+    return alone if objective == "stage_two" else (*alone, "alpha", "scale_kl")
 
 
 def _check_objective(fields: Fields, key: str) -> None:

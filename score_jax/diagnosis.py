@@ -58,6 +58,7 @@ def of_experience(
         episodes,
         temperature=learner.temperature,
         chunk=learner.chunk,
+        parts=learner.micro_batches,
     )
     scores, alone = score(params), dataclasses.replace(learner, mesh=None, micro_batches=1)
     loss, norm = _by_problem(state.params, frozen, ref_params, experience, objective, alone, learner.mesh)
@@ -92,7 +93,14 @@ def _by_problem(
 
 
 def of_examples(
-    state: TrainState, frozen: dict, examples: Examples, *, model: nn.Module, chunk: int, mesh: Mesh | None
+    state: TrainState,
+    frozen: dict,
+    examples: Examples,
+    *,
+    model: nn.Module,
+    chunk: int,
+    mesh: Mesh | None,
+    micro_batches: int = 1,
 ) -> Batch:
     """The batch of a supervised update, each token's log-probability, and each row's own loss and gradient
     norm."""
@@ -103,7 +111,7 @@ def of_examples(
         "tokens": examples.tokens,
         "attempt": examples.attempt,
         "weight": examples.weight,
-        "logp": policy.score_episodes(model, params, episodes, chunk=chunk).logp,
+        "logp": policy.score_episodes(model, params, episodes, chunk=chunk, parts=micro_batches).logp,
         "loss": loss,
         "grad_norm": norm,
     }

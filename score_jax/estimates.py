@@ -20,9 +20,8 @@ Side = Literal["above", "below", "at_most", "at_least"]
 def estimate(runs: Sequence[Float[np.ndarray, "n"]]) -> dict[str, Any]:
     """Mean over seeds and problems, its 95% bootstrap interval over problems, and each seed's mean.
 
-    A problem's value is averaged over the seeds, then problems are resampled, jointly for all seeds
-    (as in metrics.paired_difference). The interval speaks of other problems, not of other seeds: how
-    far the seeds lie apart is said by `by_seed`.
+    A problem's value is averaged over the seeds, then problems are resampled, jointly for all seeds. The
+    interval speaks of other problems, not of other seeds: how far those lie apart is said by `by_seed`.
 
     Args:
       runs: the value of each problem, one array per seed, all in the same order of problems.

@@ -6,7 +6,6 @@ import json
 import zlib
 from collections.abc import Callable, Sequence
 
-import jax
 import ml_collections
 import numpy as np
 from etils import epath
@@ -17,12 +16,12 @@ from score_jax.base import load_base
 from score_jax.checkpoint import Checkpoints
 from score_jax.config import check_workdir, config_of
 from score_jax.log import Progress, say
-from score_jax.mesh import check_rows, mesh_of, place
+from score_jax.mesh import check_rows, mesh_of
 from score_jax.metrics import result_of
 from score_jax.origin import origin_of
 from score_jax.records import Draft, read_json, read_jsonl, write_json, write_jsonl
 from score_jax.rollout import Actor, Graded
-from score_jax.step import Optimizer
+from score_jax.step import Optimizer, blank_state
 from score_jax.task import evaluation_task, first_of, training_task
 from score_jax.types import Problem
 
@@ -71,8 +70,9 @@ def _evaluate(config: ml_collections.ConfigDict, workdir: epath.Path, checkpoint
         for name, step in chosen.items():
             path = workdir / "drafts" / f"{name}.jsonl"  # until all evaluations are done
             drafts.append(draft_of(config, path, problems, name=name, step=step))
-            params = load_policy(config, checkpoints, step, actor, base)
+            params = {} if drafts[-1].complete else load_policy(config, checkpoints, step, actor, base)
             fresh = attempt_all(actor, params, problems, config, name=name, step=step, draft=drafts[-1])
+            del params  # the next one's take their memory
             rows = [row for row in rows if row["checkpoint"] != name] + fresh
             earlier = results.get(name, {}).get("split", split)
             if earlier != split:
@@ -81,9 +81,9 @@ def _evaluate(config: ml_collections.ConfigDict, workdir: epath.Path, checkpoint
             say(summary_line(name, results[name]))
     trained = ["base", *(config[key].name for key in config.stages)]
     # In order of training, but the last stage stays last.
-    place = lambda name, step: (name == trained[-1], step, name in trained)
-    results = dict(sorted(results.items(), key=lambda item: place(item[0], item[1]["step"])))
-    write_jsonl(attempts_path, sorted(rows, key=lambda row: place(row["checkpoint"], row["step"])))
+    order = lambda name, step: (name == trained[-1], step, name in trained)
+    results = dict(sorted(results.items(), key=lambda item: order(item[0], item[1]["step"])))
+    write_jsonl(attempts_path, sorted(rows, key=lambda row: order(row["checkpoint"], row["step"])))
     write_json(results_path, results)
     for draft in drafts:
         draft.delete()
@@ -96,36 +96,31 @@ def choose(config: ml_collections.ConfigDict, checkpoints: Checkpoints, checkpoi
     Raises:
       FileNotFoundError: there is no such checkpoint; the message names those there are.
     """
-    names = [config[key].name for key in config.stages]
-    last = {name: step for name in names if (step := checkpoints.last(name)) is not None}
-    trained = list(last)
+    # A checkpoint is read whole before it is called the last or the best: none is that was not asked for.
     if checkpoint == "base":
         return {"base": 0}
-    if checkpoint == "stages":
-        return {"base": 0} | {name: best_of(checkpoints, name) for name in trained}
-    if trained and checkpoint == "latest":
-        return {"latest": last[trained[-1]]}
-    if trained and checkpoint == "best":
-        return {"best": best_of(checkpoints, trained[-1])}
-    if checkpoint.isdigit() and int(checkpoint) in checkpoints.steps():
+    names, steps = [config[key].name for key in config.stages], checkpoints.steps()
+    if checkpoint.isdigit() and int(checkpoint) in steps:
         return {f"step_{checkpoint}": int(checkpoint)}
+    if checkpoint == "stages":
+        best = {name: best_of(checkpoints, name) for name in names}
+        return {"base": 0} | {name: step for name, step in best.items() if step is not None}
+    if find := {"latest": Checkpoints.last, "best": best_of}.get(checkpoint):
+        for name in reversed(names):
+            if (step := find(checkpoints, name)) is not None:
+                return {checkpoint: step}
     raise FileNotFoundError(
         f"--checkpoint={checkpoint}: not in {checkpoints.directory}; there are base"
-        + (f", latest, best and the steps {checkpoints.steps()}" if trained else "; train first for more")
+        + (f", latest, best and the steps {steps}" if steps else "; train first for more")
     )
 
 
-def best_of(checkpoints: Checkpoints, stage: str) -> int:
-    """The best step of a stage that has some; where none has a training reward yet, its last."""
-    best = checkpoints.best(stage)
-    if best is None:
-        best = checkpoints.last(stage)
-        if best is None:
-            raise FileNotFoundError(
-                f"{checkpoints.directory}: {stage} has no whole checkpoint; train it first"
-            )
+def best_of(checkpoints: Checkpoints, stage: str) -> int | None:
+    """The best step of a stage; where none has a training reward yet, its last; None where none is whole."""
+    step = checkpoints.best(stage)
+    if step is None and (step := checkpoints.last(stage)) is not None:
         say(f"WARNING: {stage} has no checkpoint with a training reward; its last stands for the best.")
-    return best
+    return step
 
 
 def load_policy(
@@ -134,8 +129,8 @@ def load_policy(
     """All parameters of the policy at a step, laid out on config.mesh; the base's for step 0."""
     if step == 0:
         return base
-    like = models.init_trainable(actor.model, base, jax.random.key(0), config.train_dtype)
-    like = place(Optimizer(**config.optimizer.to_dict()).init(like), mesh_of(config))
+    optimizer = Optimizer(**config.optimizer.to_dict())
+    like = blank_state(actor.model, base, optimizer, config.train_dtype, mesh_of(config))
     origin = origin_of(config, actor.format.tokenizer)
     trained = checkpoints.restore(step, like, origin=origin).params
     return models.join(actor.model, models.frozen_of(actor.model, base), trained)
@@ -182,7 +177,7 @@ def draft_of(
         "critique": config.slots.critique,
         "problems": zlib.crc32(repr(list(problems)).encode()),
     }
-    return Draft(path, stamp, multiple=config.evaluate.batch)
+    return Draft(path, stamp, total=len(problems), multiple=config.evaluate.batch)
 
 
 def attempt_all(

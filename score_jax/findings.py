@@ -163,7 +163,12 @@ def votes(cells: Cells) -> dict[str, Any]:
             said = [[[r["answers"][t] for r in samples] for samples in table] for t in (0, 1)]
             right = [np.array([[r["rewards"][t] for r in samples] for samples in table]) for t in (0, 1)]
             found.append(figures.vote_curve(said[0], said[1], right[0], right[1], ks=VOTES))
-    return figures.votes_over_seeds(found) if found else {}
+    if not found:
+        return {}
+    temperature = cells.config.study.measures.votes.evaluate.get(
+        "temperature", cells.config.evaluate.temperature
+    )
+    return figures.votes_over_seeds(found) | {"temperature": temperature}
 
 
 def edits(cells: Cells, tests: Mapping[str, Sequence[Sequence[Mapping]]]) -> dict[str, Any]:

@@ -111,13 +111,10 @@ class Progress:
     """A progress bar with a few numbers and the time left; plain lines where no terminal listens."""
 
     def __init__(self, title: str, total: int, *, every: int, done: int = 0):
-        self._every, self._title, self._total, self._done, self._first = (
-            every,
-            title,
-            total,
-            done,
-            done,
-        )
+        self._every = every
+        self._title = title
+        self._total = total
+        self._done = self._first = done
         self._start = time.monotonic()
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
@@ -150,7 +147,3 @@ class Progress:
             elapsed = time.monotonic() - self._start
             left = elapsed / (self._done - self._first) * (self._total - self._done)
             console.print(f"{self._title}  {self._done}/{self._total}  {text}  {left:.0f} s left")
-
-    def say(self, text: str) -> None:
-        """Prints above the bar."""
-        say(text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import resource
 import sys
@@ -85,13 +84,6 @@ def device_name() -> str:
         found = re.search(r"^model name\s*:\s*(.+)$", _CPUINFO.read_text(), flags=re.MULTILINE)
         return found[1] if found else device.device_kind
     return device.device_kind
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def peak_memory() -> tuple[float, str]:

@@ -23,7 +23,7 @@ from score_jax.records import write_text
 FILE = "manifest.json"
 _CHUNK = 1 << 22  # bytes read at a time
 _THREADS = 4
-# Of the place itself. Other errors, say of a share that does not answer, pass.
+# Errors that speak of the file itself. Any other, as of a share that does not answer, is raised.
 _ROTTEN = (errno.EIO, errno.EISDIR, errno.ENOTDIR)
 
 

@@ -65,8 +65,9 @@ def measure(
         for label, step in checkpoints.items():
             title, path = f"{name} {label}", workdir / "measures" / name / f"{label}.jsonl"
             draft = draft_of(config, path, problems, name=title, step=step)
-            params = load_policy(config, saved, step, actor, base)
+            params = {} if draft.complete else load_policy(config, saved, step, actor, base)
             measured[label] = attempt_all(actor, params, problems, config, name=title, step=step, draft=draft)
+            del params  # the next one's take their memory
     return measured
 
 

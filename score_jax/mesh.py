@@ -187,7 +187,8 @@ def _rule(name: str, axes: int) -> PartitionSpec:
 def _fitting(spec: PartitionSpec, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
     """The spec without the mesh axes that cut nothing: those of size 1, and those that do not divide it.
 
-    # subtle: shorn of them as jit shears its results, else an update's result compiles the update anew.
+    jit leaves such axes out of its results' shardings. Were they kept here, the state after the first update
+    would lie otherwise than the one before it, and the update would be compiled twice.
     """
     fitted: list[tuple[str, ...] | str | None] = []
     for axis, length in zip(spec, shape, strict=False):

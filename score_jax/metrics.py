@@ -7,7 +7,6 @@ problems of a per-problem value, and so one bootstrap serves them all.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,16 +18,6 @@ PER_ATTEMPT = ("attempts", "answers", "rewards", "finished")  # lists of N in at
 
 Notes = Sequence[Sequence[Mapping[str, float]]]  # [n][N], numbers that a checker added to a reward
 Answers = Sequence[Sequence[str | None]]  # [n][N], None where no answer could be read
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Method A minus method B in one statistic, in fractions of the n shared problems."""
-
-    value: float
-    low: float  # 95% bootstrap interval
-    high: float
-    n: int
 
 
 def is_right(rewards: Float[np.ndarray, "n N"]) -> Bool[np.ndarray, "n N"]:
@@ -162,33 +151,6 @@ def check_rows(rows: Sequence[Mapping]) -> None:
                 )
 
 
-def paired_difference(
-    runs_a: Sequence[Float[np.ndarray, "n_a N"]],
-    runs_b: Sequence[Float[np.ndarray, "n_b M"]],
-    statistic: str = "delta",
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Difference:
-    """Method A minus method B in one statistic of per_problem, on the same problems.
-
-    Each method gives its runs' rewards, one array per training seed (a list of one is a single
-    run), every array in the same order of problems (see aligned). A problem's value is averaged
-    over its method's seeds, then problems are resampled, jointly for all runs. The interval
-    speaks of other problems, not of other seeds: those given are taken as fixed. n_a and n_b
-    must be equal; N and M need not be.
-    """
-    value_a, value_b = (_mean_over_runs(runs, statistic) for runs in (runs_a, runs_b))
-    if len(value_a) != len(value_b):
-        raise ValueError(
-            f"runs_b: got {len(value_b)} problems, runs_a has {len(value_a)}; evaluate both "
-            "methods on the same problems and bring them into one order with aligned()"
-        )
-    gap = value_a - value_b
-    low, high = bootstrap_interval(gap[:, None], resamples=resamples, seed=seed)[0]
-    return Difference(float(gap.mean()), float(low), float(high), len(gap))
-
-
 def aligned(
     rewards: Float[np.ndarray, "n N"], ids: Sequence[str], order: Sequence[str]
 ) -> Float[np.ndarray, "n N"]:
@@ -259,19 +221,6 @@ def _by_level(values: Mapping[str, Float[np.ndarray, "n"]], levels: np.ndarray) 
         means = _means({name: value[here] for name, value in values.items()})
         table[str(level)] = {"n": int(here.sum()), **means}
     return table
-
-
-def _mean_over_runs(runs: Sequence[Float[np.ndarray, "n N"]], statistic: str) -> Float[np.ndarray, "n"]:
-    if not len(runs):
-        raise ValueError("runs: got 0 runs; give the rewards of at least one seed")
-    if len({len(run) for run in runs}) > 1:
-        raise ValueError(
-            f"runs: got {[len(run) for run in runs]} problems; evaluate every seed on the same ones"
-        )
-    values = [per_problem(run) for run in runs]
-    if unknown := [v for v in values if statistic not in v]:
-        raise ValueError(f"statistic: got {statistic!r}; choose one of {', '.join(unknown[0])}")
-    return np.mean([v[statistic] for v in values], axis=0)
 
 
 def _check_distinct(field: str, names: Sequence[str]) -> None:

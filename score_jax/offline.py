@@ -109,7 +109,7 @@ def _sample(
     keys = rollout.row_keys(config.seed, "offline", 0, len(asked))
     size = config.problems_per_step * config.samples_per_problem // config.rollout_parts
     stamp = {"seed": config.seed, "problems": zlib.crc32(repr(asked).encode())}
-    draft = Draft(workdir / "drafts" / FILE, stamp, multiple=size)
+    draft = Draft(workdir / "drafts" / FILE, stamp, total=len(asked), multiple=size)
     batches, done = -(-len(asked) // size), -(-len(draft.rows) // size)
     with Progress("first attempts", batches, every=config.log.every, done=done) as progress:
         for cut in range(done * size, len(asked), size):

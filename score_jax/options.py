@@ -197,9 +197,9 @@ def parser() -> Parser:
     text = "Time a config's RL step here, with random parameters, beside the least time that its work takes."
     sub = bare("benchmark", text)
     configured(sub)
-    sub.add_argument("--repeats", type=int, default=5, help="calls that are timed of each phase (5)")
+    sub.add_argument("--repeats", type=_count, default=5, help="calls that are timed of each phase (5)")
     text = "numbers of attempts at which rollout and update are timed, too"
-    sub.add_argument("--attempts", type=_numbers, default=(), metavar="N[,N]", help=text)
+    sub.add_argument("--attempts", type=_counts, default=(), metavar="N[,N]", help=text)
     text = "time a step whose attempts end, too: their mean length as a share of their slot"
     sub.add_argument("--mean-length", type=float, default=0.0, metavar="SHARE", help=text)
     text = "tokens of the instruction before each later attempt (16)"
@@ -213,5 +213,11 @@ def parser() -> Parser:
     return every
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in text.split(","))
+def _count(text: str) -> int:
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of 1 or more")
+    return int(text)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(map(_count, text.split(",")))

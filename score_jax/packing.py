@@ -52,7 +52,8 @@ def packed(attempt: Int[np.ndarray, "E L"], samples: int, parts: int) -> Packing
     """As few parts as first fit finds, the longest problems first, each episode in the fullest row that has
     room for it.
 
-    # A part that has not taken its share of problems has K empty rows, so that M parts are always enough.
+    Until a part holds its share of the problems, at least K of its rows are empty, and these have room for
+    any problem: so M parts are always enough.
 
     Args:
       attempt: `Episodes.attempt`.

@@ -204,7 +204,7 @@ def advice_for(
     found = []
     if need.program == "rollout":
         parts = 2 * config.rollout_parts
-        if not episodes % parts and not (episodes // parts) % shares:
+        if not problems % parts and not (episodes // parts) % shares:
             found.append(f"config.rollout_parts={parts} halves the cache")
     else:
         parts = 2 * config.micro_batches

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -200,7 +200,7 @@ def _join_chunks(x: Array) -> Array:
     return jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
 
 
-@functools.partial(jax.jit, static_argnames=("model", "chunk"))
+@functools.partial(jax.jit, static_argnames=("model", "chunk", "parts"))
 def score_episodes(
     model: nn.Module,
     params: dict,
@@ -208,7 +208,20 @@ def score_episodes(
     *,
     temperature: float | Float[Array, ""] = 1.0,
     chunk: int = 64,
+    parts: int = 1,
 ) -> TokenScores:
-    """Scores whole transcripts with `params`, outside of any update."""
-    hidden = hidden_states(model, params, episodes.tokens, episodes.attempt)
-    return score_tokens(head_of(model, params, temperature), hidden, episodes, chunk=chunk)
+    """Scores whole transcripts with `params`, outside of any update, in so many parts after each other."""
+    head = head_of(model, params, temperature)
+
+    def score(part: Sequence[Array | np.ndarray]) -> list[Array]:
+        some = Episodes(*part)
+        hidden = hidden_states(model, params, some.tokens, some.attempt)
+        return jax.tree.leaves(score_tokens(head, hidden, some, chunk=chunk))
+
+    # Dealt out row by row, so that each part has episodes of every device.
+    split = lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
+    joined = lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+    every = (episodes.tokens, episodes.attempt, episodes.logp)
+    if parts == 1:
+        return TokenScores(*score(every))
+    return TokenScores(*map(joined, jax.lax.map(score, tuple(map(split, every)))))

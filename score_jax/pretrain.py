@@ -57,6 +57,9 @@ def make_base(
     with contextlib.ExitStack() as held:
         with nothing_left(directory):
             held.enter_context(lock.hold(directory, "base"))  # other runs may share it
+            if (directory / "settings.json").exists():  # one of them has just made it
+                held.close()
+                return make_base(config, workdir, task, say, check)
             actor = _untrained(config, task, directory)
             check(actor)
             _check_demonstrations(config, actor)

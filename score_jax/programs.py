@@ -25,10 +25,10 @@ from score_jax.rl import learner_of
 from score_jax.rollout import jitted_sample, prompt_rows
 from score_jax.sampling import Slots
 from score_jax.schedule import objective_at
-from score_jax.step import train_step
+from score_jax.step import blank_state, train_step
 from score_jax.task import Task
 from score_jax.tokenizer import train_tokenizer
-from score_jax.types import Episodes, Experience
+from score_jax.types import Episodes, Experience, TrainState
 
 _CHAT = 10  # tokens that a chat's marks put around an instruction, where there is no tokenizer to ask
 
@@ -80,10 +80,9 @@ def trace(
     rows = lambda shape, dtype: cast(jax.Array, jax.ShapeDtypeStruct(shape, dtype, sharding=by_row(mesh)))
     base = models.shapes_of(models.without_adapters(model))
     key = jax.eval_shape(lambda: jax.random.key(0))
-    trainable = jax.eval_shape(lambda b, k: models.init_trainable(model, b, k, config.train_dtype), base, key)
+    state = TrainState(**blank_state(model, base, learner.optimizer, config.train_dtype, mesh))
     frozen = models.frozen_of(model, base)
-    params = jax.eval_shape(lambda f, t: models.join(model, f, t), frozen, trainable)
-    state = on_mesh(jax.eval_shape(learner.optimizer.init, trainable))
+    params = jax.eval_shape(lambda f, t: models.join(model, f, t), frozen, state.params)
     base, frozen, params = on_mesh(base), on_mesh(frozen), on_mesh(params)
     reference = base if stage.reference == "base" else params
 

@@ -184,21 +184,28 @@ class Draft:
       rows: those that an earlier try at the same work left, and those added since.
     """
 
-    def __init__(self, path: epath.PathLike, stamp: Mapping[str, Any], *, multiple: int = 1):
+    def __init__(self, path: epath.PathLike, stamp: Mapping[str, Any], *, total: int, multiple: int = 1):
         """Opens the draft at `path`.
 
         Args:
           path: of a JSONL file, whose first row is `stamp`.
           stamp: all that the rows depend on, in JSON's own types; a draft with another one is dropped.
+          total: how many rows it comes to.
           multiple: rows come in batches of so many; those of an unfinished batch are dropped.
         """
+        self._total = total
         self._path = epath.Path(path)
         found = read_jsonl(path)
         rows = found[1:] if found[:1] == [stamp] else []
-        self.rows = rows[: len(rows) // multiple * multiple]
+        self.rows = rows if len(rows) == total else rows[: len(rows) // multiple * multiple]
         with writing(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
         write_jsonl(path, [stamp, *self.rows])
+
+    @property
+    def complete(self) -> bool:
+        """Whether all rows are there."""
+        return len(self.rows) == self._total
 
     def extend(self, rows: Sequence[dict[str, Any]]) -> None:
         """Adds rows."""

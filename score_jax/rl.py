@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from score_jax import diagnosis, hosts, interruption, offline, rollout
 from score_jax import model as models
 from score_jax.checkpoint import Checkpoints
-from score_jax.log import Metrics, Progress, by_attempt
+from score_jax.log import Metrics, Progress, by_attempt, say
 from score_jax.mesh import mesh_of, spread
 from score_jax.metrics import summarize
 from score_jax.packing import packed
@@ -104,7 +104,7 @@ def rl_stage(
             window.append(float(pay.sum(axis=1).mean()))
             progress.advance({k: v for k, v in row.items() if k.startswith(("reward", "delta"))})
             if row["step"] % config.log.transcript_every == 0:
-                progress.say(transcript(graded, 0))
+                say(transcript(graded, 0))
             due = (step + 1) % config.checkpoint_every == 0 or step + 1 == stage.steps
             told = interruption.asked()
             if due or told:

@@ -98,8 +98,8 @@ class Slots:
         return tuple(segments)
 
 
-# In slots of so many tokens and more, the last quarter of the rows goes on alone, on a single CPU: its time
-# grows with the rows. Each number of rows is a program to compile: hence one such, and none for short slots.
+# On a single CPU a token's time grows with the number of rows, so that the last quarter of them is decoded
+# alone. Each number of rows is one more program to compile: so this is done once, and not for short slots.
 _LONG, _LAST = 64, 4
 
 

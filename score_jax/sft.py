@@ -22,7 +22,7 @@ import time
 import zipfile
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax.numpy as jnp
 import ml_collections
@@ -188,7 +188,7 @@ def gather(
     stage: ml_collections.ConfigDict,
     actor: Actor,
     pool: Sequence[Problem],
-    params: dict,
+    policy: Callable[[], dict],
     workdir: epath.Path,
     *,
     begin: int,
@@ -200,7 +200,8 @@ def gather(
       stage: the stage's part of it.
       actor: samples.
       pool: the training problems.
-      params: all parameters of the policy that samples, the one with which the stage begins.
+      policy: all parameters of the policy that samples, the one with which the stage begins; asked for if
+        there is something to sample.
       workdir: keeps them in examples/STAGE.npz, which is written when all are there.
       begin: updates that came before the stage.
 
@@ -211,7 +212,7 @@ def gather(
     stamp = {"seed": config.seed, "begin": begin, "stage": json.loads(stage.to_json())}
     found = read_found(path, stamp)
     if found is None:
-        found = collect(config, stage, actor, pool, params, begin=begin)
+        found = collect(config, stage, actor, pool, policy(), begin=begin)
         check_found(stage, found)
         write_found(path, stamp, found)
     numbers = found.composition
@@ -376,11 +377,18 @@ def sft_stage(
                 row["seconds"] += found.seconds
             metrics.write(row)
             if metrics.skipped >= config.max_skipped:
-                how = {"model": actor.model, "chunk": config.score_chunk, "mesh": devices}
                 diagnosis.give_up(
                     workdir,
                     state.params,
-                    diagnosis.of_examples(state, frozen, examples, **how),
+                    diagnosis.of_examples(
+                        state,
+                        frozen,
+                        examples,
+                        model=actor.model,
+                        chunk=config.score_chunk,
+                        mesh=devices,
+                        micro_batches=config.micro_batches,
+                    ),
                     [trace.problem for trace in traces],
                     step=row["step"],
                     times=metrics.skipped,

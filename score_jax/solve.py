@@ -26,7 +26,7 @@ def solve(
 
     Args:
       workdir: of the run.
-      problem: its text; None: lines of standard input are, until an empty one or its end.
+      problem: its text; None: lines of standard input are, until its end (in a terminal: an empty one).
       checkpoint: base, latest, best or a step.
       overrides: --config.base_dir=... and the like, where files were moved.
 

@@ -20,7 +20,7 @@ from score_jax import model as models
 from score_jax import objectives, packing, policy
 from score_jax.kl import KLPenalty
 from score_jax.losses import PolicyGradientLoss, sft_loss
-from score_jax.mesh import PARTS, keep_layout, keep_rows, keep_whole, over_rows
+from score_jax.mesh import PARTS, keep_layout, keep_rows, keep_whole, over_rows, placed
 from score_jax.objectives import Objective, RewardShaping
 from score_jax.types import CONTEXT, PADDING, Episodes, Experience, TrainState
 
@@ -76,6 +76,24 @@ class Optimizer:
         new = self.apply(state, grads, learning_rate)
         kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), new, state)
         return kept.replace(step=new.step), {"loss": loss, "grad_norm": norm, "skipped": 1 - good}
+
+
+def blank_state(model: nn.Module, base: dict, optimizer: Optimizer, dtype: str, mesh: Mesh) -> dict[str, Any]:
+    """The fields of a `TrainState` as shapes, dtypes and places, and no byte of it: to read checkpoints by.
+
+    Args:
+      model: the policy's architecture, with its adapters.
+      base: the base model's parameters, or their shapes.
+      optimizer: whose moments the state holds.
+      dtype: of what is trained.
+      mesh: over which it is laid out.
+    """
+
+    def fresh(base: dict, key: Array) -> dict[str, Any]:
+        state = optimizer.init(models.init_trainable(model, base, key, dtype))
+        return {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+
+    return placed(jax.eval_shape(fresh, base, jax.eval_shape(lambda: jax.random.key(0))), mesh)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,7 +247,7 @@ def train_step(
         scores = keep_rows(jax.tree.map(jnp.add, scores, more_scores), learner.mesh)
         return part + 1, (grads, loss + more_loss, scores)
 
-    # The limit is written down for who reads the compiled program.
+    # `parts` alone ends the loop; micro_batches is a bound that `hlo_loops` can read in the compiled program.
     unfinished = lambda done: (done[0] < learner.micro_batches) & (done[0] < arrangement.parts)
     _, (grads, loss, scores) = jax.lax.while_loop(unfinished, accumulate, (jnp.int32(0), start))
     grads = jax.tree.map(lambda g: g / count, grads)

@@ -17,7 +17,7 @@ from etils import epath
 from score_jax.cell import Cell, holding
 from score_jax.checkpoint import Checkpoints
 from score_jax.clock import Clock, spoken
-from score_jax.config import check_workdir
+from score_jax.config import check_workdir, judged_by
 from score_jax.evaluate import choose, evaluate
 from score_jax.findings import findings_of
 from score_jax.log import console, say
@@ -45,18 +45,19 @@ def study(
     cells = plan(config, workdir, fast=True) if fast else every
     for cell in cells:
         check_workdir(cell.workdir, cell.config)
-    clock = Clock()
-    for number, cell in enumerate(cells, start=1):
-        if not cell.done:
-            say(f"\n== {cell.row}, seed {cell.seed}: {number} of {len(cells)}")
-            with clock.on(cell):
-                make(cell, sandbox)
-            console.print(progress(cells, clock))
-            if clock.may_write():
-                with clock.writing():
-                    write_findings(config, workdir, every)
-    write_findings(config, workdir, every)
-    if not clock.done:
+    clock, left = Clock(), [cell for cell in cells if not cell.done]
+    workdir.mkdir(parents=True, exist_ok=True)
+    with clock.writing():  # before the first cell, too: a page can be made of it
+        write_findings(config, workdir, every)
+    for number, cell in enumerate(left, start=len(cells) - len(left) + 1):
+        say(f"\n== {cell.row}, seed {cell.seed}: {number} of {len(cells)}")
+        with clock.on(cell):
+            make(cell, sandbox)
+        console.print(progress(cells, clock))
+        if clock.may_write() or number == len(cells):
+            with clock.writing():
+                write_findings(config, workdir, every)
+    if not left:
         console.print(progress(cells, clock))
 
 
@@ -67,22 +68,23 @@ def make(cell: Cell, sandbox: str) -> None:
 
 
 def _make(cell: Cell, sandbox: str) -> None:
+    marker = cell.workdir / "done.json"
     train(cell.config, cell.workdir, sandbox)
-    evaluate(cell.config, cell.workdir, "stages", sandbox)
+    if read_json(marker).get("evaluated") != cell.stamp:
+        evaluate(cell.config, cell.workdir, "stages", sandbox)
+        write_json(marker, {"evaluated": cell.stamp})
     measured = {}
     for name, section in cell.measures.items():
         config = measured_with(cell.config, section)
         with Checkpoints(cell.workdir / "checkpoints") as checkpoints:
-            chosen = choose(config, checkpoints, "stages")
-            match section.checkpoints:
-                case "last":
-                    chosen = {label: chosen[label] for label in list(chosen)[-1:]}
-                case "every":
-                    chosen = {f"{step:05d}": step for step in (0, *checkpoints.steps())}
+            if section.checkpoints == "every":
+                chosen = {f"{step:05d}": step for step in (0, *checkpoints.steps())}
+            else:
+                chosen = dict(list(choose(config, checkpoints, "stages").items())[-1:])
         firsts = base_attempts(cell.workdir) if section.given else None
         measure(config, cell.workdir, name, chosen, samples=section.samples, firsts=firsts, sandbox=sandbox)
         measured[name] = list(chosen)
-    write_json(cell.workdir / "done.json", {"stamp": cell.stamp, "measures": measured})
+    write_json(marker, {"stamp": cell.stamp, "evaluated": cell.stamp, "measures": measured})
 
 
 def write_findings(config: ml_collections.ConfigDict, workdir: epath.Path, cells: Sequence[Cell]) -> None:
@@ -118,8 +120,7 @@ def progress(cells: Sequence[Cell], clock: Clock) -> rich.table.Table:
 
 def result_of(cell: Cell) -> Mapping[str, Any]:
     """What results.json says of the checkpoint by which a cell is judged."""
-    stages = cell.config.stages
-    return read_json(cell.workdir / "results.json")[cell.config[stages[-1]].name if stages else "base"]
+    return read_json(cell.workdir / "results.json")[judged_by(cell.config)]
 
 
 def means(results: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 from jaxtyping import Float
 
-from score_jax.config import config_of
+from score_jax.config import config_of, judged_by
 from score_jax.records import read_json, read_jsonl
 
 
@@ -47,9 +47,8 @@ class Cells:
         return self._once(("config", row), lambda: config_of(folder))
 
     def last(self, row: str) -> str:
-        """The checkpoint by which a row is judged: its last stage's, the base where there is none."""
-        config = self.config_of(row)
-        return config[config.stages[-1]].name if config.stages else "base"
+        """The checkpoint by which a row is judged."""
+        return judged_by(self.config_of(row))
 
     def attempts(self, name: str, seed: int) -> list[dict]:
         """The evaluated problems of ROW or ROW.CHECKPOINT, by id."""

@@ -9,7 +9,7 @@ flat; E stands for an estimate over seeds, as score_jax.estimates makes them; fr
   setting       {field: value}, for the page's head
   rows          {METHOD: row}, in the order of the tables; "score" is SCoRe
   tables        {"table1": [METHOD of each of the paper's rows, in the paper's order], ...}
-  figures       {"figure1": {"k", "parallel": [E], "corrected": [E], "difference": [E]},
+  figures       {"figure1": {"k", "temperature", "parallel": [E], "corrected": [E], "difference": [E]},
                  "figure3": {"edges", "train": {METHOD: [E of each bin]}, "test": the same},
                  "figure4": {METHOD: {"step", "fixed": [E], "own": [E]}},
                  "figure5", "figure10": {METHOD: {"step", "stage", NAME: means over seeds, NAME_low and

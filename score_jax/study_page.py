@@ -34,7 +34,7 @@ FIGURES = (
         "Figure 1, right",
         "Correcting beside voting",
         "Majority vote of 2K parallel samples, and of K samples that were each corrected once: the same "
-        "number of sampled attempts. Temperature 0.7.",
+        "number of sampled attempts.",
     ),
     (
         "figure3",
@@ -75,8 +75,8 @@ FIGURES = (
         "figure10",
         "Figure 10",
         "Credit with a discount",
-        "An attempt paid for what follows it, too: discount 0.8, with a bonus of α = 1, in training. Bands: "
-        "from the lowest to the highest seed.",
+        "An attempt paid for what follows it, too, by a discount γ, in training; γ and α stand among the "
+        "numbers of each stage. Bands: from the lowest to the highest seed.",
     ),
     (
         "pool",
@@ -217,7 +217,14 @@ def _figure(study: Mapping[str, Any], key: str, name: str, title: str, lead: str
     labels = {method: row["label"] for method, row in study["rows"].items()}
     drawn = DRAW[key](entry, labels) if entry else {}
     waiting = "" if drawn else _waiting(study)
-    return Section(key, name, title, " ".join(filter(None, [lead, counted(entry)])), waiting, drawn=drawn)
+    sampled = (
+        f"Temperature {entry['temperature']:g}."
+        if key == "figure1" and "temperature" in (entry or {})
+        else ""
+    )
+    return Section(
+        key, name, title, " ".join(filter(None, [lead, sampled, counted(entry)])), waiting, drawn=drawn
+    )
 
 
 def counted(entry: Any) -> str:

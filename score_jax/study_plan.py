@@ -7,10 +7,16 @@ from typing import Any
 import ml_collections
 from etils import epath
 
+from score_jax import paper_tables
 from score_jax.cell import Cell
 from score_jax.config_check import SPLITS, check_config
+from score_jax.config_fields import meant
 from score_jax.findings import VOTES
 from score_jax.task import evaluation_task, training_task
+
+SHOWN = "configs/study_quickstart.py"
+_FAST = ("seeds", "rows", "pools", "pool_rows")
+_STUDY = (*_FAST, "fast", "tables", "measures")
 
 
 def plan(config: ml_collections.ConfigDict, workdir: epath.Path, *, fast: bool = False) -> list[Cell]:
@@ -21,9 +27,7 @@ def plan(config: ml_collections.ConfigDict, workdir: epath.Path, *, fast: bool =
     """
     for section in ("methods", "study"):
         if section not in config:
-            raise ValueError(
-                f"config.{section} is missing; configs/study_quickstart.py shows what belongs there"
-            )
+            raise ValueError(f"config.{section} is missing; {SHOWN} shows what belongs there")
     check_study(config)
     wanted = config.study.fast if fast else config.study
     pools = [f"{row}@{pool}" for pool in wanted.pools for row in wanted.pool_rows]
@@ -41,12 +45,52 @@ def plan(config: ml_collections.ConfigDict, workdir: epath.Path, *, fast: bool =
     return cells
 
 
+def check_fields(config: ml_collections.ConfigDict) -> None:
+    """Refuses a `study` section that lacks a field, or has one that nothing reads.
+
+    Raises:
+      ValueError: names it.
+    """
+    for key, wanted in (("study", _STUDY), ("study.fast", _FAST)):
+        section = config.study if key == "study" else config.study.fast
+        for name in wanted:
+            if name not in section:
+                raise ValueError(f"config.{key}.{name} is missing; {SHOWN} shows what belongs there")
+        for name in section:
+            if name not in wanted:
+                raise ValueError(f"config.{key}.{name}: no such field; {meant(name, wanted)}")
+
+
+def check_tables(config: ml_collections.ConfigDict) -> None:
+    """Refuses tables that are not the paper's, or whose rows nothing could fill.
+
+    Raises:
+      ValueError: names the field.
+    """
+    for name, members in config.study.tables.items():
+        field = f"config.study.tables.{name}"
+        if name not in paper_tables.TABLES:
+            raise ValueError(f"{field}: no such table; choose among {', '.join(paper_tables.TABLES)}")
+        if len(members) != (printed := len(paper_tables.TABLES[name].rows)):
+            raise ValueError(f"{field} has {len(members)} rows, and the paper's {printed}: name one for each")
+        for member in members:
+            row, _, checkpoint = member.partition(".")
+            if row not in config.methods:
+                raise ValueError(f"{field}: {row!r} is not among config.methods")
+            method = config.methods[row]
+            stages = ["base", *(method[key].name for key in method.stages)]
+            if checkpoint and checkpoint not in stages:
+                raise ValueError(f"{field}: {member!r} names no stage of {row}; choose {' or '.join(stages)}")
+
+
 def check_study(config: ml_collections.ConfigDict) -> None:
     """Refuses a `study` section that cannot work.
 
     Raises:
       ValueError: names the field.
     """
+    check_fields(config)
+    check_tables(config)
     every = {*config.study.rows, *config.study.pool_rows}
     for name, section in config.study.measures.items():
         key = f"config.study.measures.{name}"

@@ -16,7 +16,7 @@ from etils import epath
 
 from score_jax.cell import Cell, holding
 from score_jax.clock import Clock, spoken
-from score_jax.config import check_workdir
+from score_jax.config import check_workdir, judged_by
 from score_jax.config_check import flatten
 from score_jax.evaluate import evaluate
 from score_jax.log import say
@@ -47,16 +47,17 @@ def sweep(
     for cell in every.values():
         check_workdir(cell.workdir, cell.config)
     wanted = [every[point.name] for point in chosen(points, only)]
-    clock = Clock()
+    clock, left = Clock(), [cell for cell in wanted if not cell.done]
     workdir.mkdir(parents=True, exist_ok=True)
-    for number, cell in enumerate(wanted, start=1):
-        if not cell.done:
-            say(f"\n== {cell.row}: {number} of {len(wanted)}")
-            with clock.on(cell):
-                make(cell, sandbox)
-        if clock.done or number == len(wanted):
-            found = write_findings(config, workdir, points, every)
-            say(progress(wanted, found, clock))
+    found = write_findings(config, workdir, points, every)  # before the first point, too: see `report`
+    for number, cell in enumerate(left, start=len(wanted) - len(left) + 1):
+        say(f"\n== {cell.row}: {number} of {len(wanted)}")
+        with clock.on(cell):
+            make(cell, sandbox)
+        found = write_findings(config, workdir, points, every)
+        say(progress(wanted, found, clock))
+    if not left:
+        say(progress(wanted, found, clock))
 
 
 def list_points(config: ml_collections.ConfigDict, only: str = "") -> str:
@@ -89,8 +90,7 @@ def make(cell: Cell, sandbox: str) -> None:
 def _make(cell: Cell, sandbox: str) -> None:
     train(cell.config, cell.workdir, sandbox)
     evaluate(cell.config, cell.workdir, "stages", sandbox)
-    stages = cell.config.stages
-    checkpoint = cell.config[stages[-1]].name if stages else "base"
+    checkpoint = judged_by(cell.config)
     rows = [row for row in read_jsonl(cell.workdir / "attempts.jsonl") if row["checkpoint"] == checkpoint]
     found = {"checkpoint": checkpoint, "step": rows[0]["step"]}
     found |= {key: [row[key] for row in rows] for key in ("id", "rewards")}

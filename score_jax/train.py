@@ -25,7 +25,7 @@ from score_jax.repair import mend
 from score_jax.rl import rl_stage
 from score_jax.rollout import Actor
 from score_jax.sft import gather, sft_stage
-from score_jax.step import Optimizer
+from score_jax.step import Optimizer, blank_state
 from score_jax.task import evaluation_task, first_of, training_task
 from score_jax.types import Problem
 
@@ -96,7 +96,9 @@ def _stages(
     # A stage starts with a fresh optimiser; anywhere later it goes on from a checkpoint.
     counted = lambda state, step: dataclasses.replace(state, step=jnp.int32(step))
     fresh = lambda params, step: place(counted(optimizer.init(params), step), devices)
-    saved = lambda step: checkpoints.restore(step, fresh(untrained(), step), origin=origin)
+    blank = blank_state(actor.model, base, optimizer, config.train_dtype, devices)
+    saved = lambda step: checkpoints.restore(step, blank, origin=origin)
+    joined = lambda trained: models.join(actor.model, models.frozen_of(actor.model, base), trained)
     before, begin = untrained, 0  # the parameters that a stage finds, asked for where they are needed
     for key in config.stages:
         stage = config[key]
@@ -108,7 +110,7 @@ def _stages(
             supervised = stage.objective in SUPERVISED
             if supervised:
                 # Now, as the first update takes the memory of the parameters that sample.
-                policy = models.join(actor.model, models.frozen_of(actor.model, base), before())
+                policy = functools.partial(lambda found: joined(found()), before)
                 examples = gather(config, stage, actor, pool, policy, workdir, begin=begin)
                 del policy
             start = untrained if stage.start == "base" else before
@@ -121,9 +123,7 @@ def _stages(
             else:
                 reference = base
                 if stage.reference != "base":
-                    last = end_of(config, stage.reference)
-                    earlier = checkpoints.restore(last, state, origin=origin).params
-                    reference = models.join(actor.model, models.frozen_of(actor.model, base), earlier)
+                    reference = joined(saved(end_of(config, stage.reference)).params)
                 state = rl_stage(
                     config,
                     stage,

@@ -94,9 +94,8 @@ class Sizes:
     def backward(self, stop: int, scored: int) -> float:
         """Operations of the backward pass of a row's first `stop` tokens."""
         attention = 2 * self.pair * self.pairs(0, stop)
-        if (
-            self.adapters
-        ):  # the kernels and the table are frozen, and nothing before the first layer is trained
+        # Beside adapters the kernels and the table are frozen, and nothing before the first layer is trained.
+        if self.adapters:
             kernels = 2 * (self.kernels - self.inputs) + 4 * self.adapters
             return float(kernels * stop + attention + 2 * self.table * scored)
         return float(4 * self.kernels * stop + attention + 4 * self.table * scored)

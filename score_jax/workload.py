@@ -233,7 +233,6 @@ def _ending(params: dict, p: float) -> dict:
     logit = jnp.log(p / (1 - p) * (len(table) - 1))
     small, large = 0.01, 100.0
     table = table.at[:, 0].set(large).at[_END, 0].add(logit / small)
-    scale = (
-        jnp.full_like(scale, -1.0).at[0].set(small / len(scale) ** 0.5 - 1)
-    )  # a norm multiplies by 1 + scale
+    # A norm multiplies by 1 + scale.
+    scale = jnp.full_like(scale, -1.0).at[0].set(small / len(scale) ** 0.5 - 1)
     return params | {"embedder": {"input_embedding": table}, "final_norm": {"scale": scale}}

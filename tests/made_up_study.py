@@ -126,7 +126,8 @@ def drawings() -> dict:
     logs = {name: [training_log(name, seed) for seed in range(SEEDS)] for name in DRAWN}
     through = lambda name, offset: {step: rewards_of(name, offset=offset + step) for step in (20, 40, 60)}
     return {
-        "figure1": figures.votes_over_seeds([figures.vote_curve(*votes(seed)) for seed in range(SEEDS)]),
+        "figure1": figures.votes_over_seeds([figures.vote_curve(*votes(seed)) for seed in range(SEEDS)])
+        | {"temperature": 0.7},
         "figure3": figures.edit_shares(
             {split: {name: ratios(name, i) for name in DRAWN} for i, split in enumerate(("train", "test"))}
         ),

@@ -72,6 +72,23 @@ def test_each_problems_gradient_is_that_of_its_own_loss():
     assert batch["grad_norm"][2] == batch["grad_norm"][3]
 
 
+def test_it_is_scored_in_as_many_parts_as_the_update_was(monkeypatch):
+    """A batch that the update takes in parts has no room as a whole."""
+    whole, _ = found_in(test_step.experience())
+    seen = []
+    hidden_states = diagnosis.policy.hidden_states
+
+    def seeing(model, params, tokens, *rest, **how):
+        seen.append(tokens.shape[0])
+        return hidden_states(model, params, tokens, *rest, **how)
+
+    monkeypatch.setattr(diagnosis.policy, "hidden_states", seeing)
+    parts, _ = found_in(test_step.experience(), micro_batches=2)
+    assert max(seen) == test_step.ROWS // 2
+    for name, values in whole.items():
+        np.testing.assert_allclose(parts[name], values, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
 def test_words_name_few_rows_and_count_the_rest():
     said = diagnosis.in_words({"logp_t2": list(range(9)), "loss": [4]}, ["layer_0/x"])
     assert (

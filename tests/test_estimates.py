@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from score_jax import estimates, metrics
+from score_jax import estimates
 
 
 def runs(seeds=3, n=80, seed=0):
@@ -31,15 +31,30 @@ def test_an_estimate_is_the_mean_of_the_seeds_with_the_bootstrap_of_its_problems
     np.testing.assert_allclose([found["low"], found["high"]], plain_interval(each), atol=0.01)
 
 
-def test_an_estimate_agrees_with_the_comparison_of_methods():
-    rewards = [np.stack([a, b], axis=1) for a, b in zip(runs(seed=1), runs(seed=2), strict=True)]
-    other = [np.stack([a, b], axis=1) for a, b in zip(runs(seed=3), runs(seed=4), strict=True)]
-    wanted = metrics.paired_difference(rewards, other, "delta")
-    found = estimates.differences_of(rewards, other)["delta"]
-    assert found["mean"] == pytest.approx(wanted.value)
-    # One bootstrap, but for rounding errors that part equal values there: another draw of its resamples.
-    assert [found["low"], found["high"]] == pytest.approx([wanted.low, wanted.high], abs=0.01)
-    assert found["n"] == wanted.n
+def test_a_difference_equals_a_loop_and_is_narrower_than_an_unpaired_one():
+    rng = np.random.default_rng(4)
+    hard = rng.random(300) < 0.5
+    a = np.stack([hard, hard | (rng.random(300) < 0.3)], axis=1).astype(float)
+    b = np.stack([hard, hard | (rng.random(300) < 0.1)], axis=1).astype(float)
+    found = estimates.differences_of([a], [b])["acc_t2"]
+    assert found["mean"] == pytest.approx(a[:, 1].mean() - b[:, 1].mean())
+    assert found["n"] == 300
+    places = rng.integers(0, 300, (4000, 300))
+    paired = np.quantile((a[:, 1] - b[:, 1])[places].mean(axis=1), [0.025, 0.975])
+    np.testing.assert_allclose([found["low"], found["high"]], paired, atol=0.006)
+    other = rng.integers(0, 300, (4000, 300))
+    apart = np.quantile(a[:, 1][places].mean(1) - b[:, 1][other].mean(1), [0.025, 0.975])
+    assert found["high"] - found["low"] < apart[1] - apart[0]
+
+
+def test_a_difference_averages_over_seeds():
+    rng = np.random.default_rng(5)
+    runs_a, runs_b = (rng.integers(0, 2, (3, 60, 2)).astype(float) for _ in range(2))
+    found = estimates.differences_of(list(runs_a), list(runs_b))["delta"]
+    gap = (runs_a[..., 1] - runs_a[..., 0]).mean(0) - (runs_b[..., 1] - runs_b[..., 0]).mean(0)
+    assert found["mean"] == pytest.approx(gap.mean())
+    draws = gap[rng.integers(0, 60, (4000, 60))].mean(axis=1)
+    np.testing.assert_allclose([found["low"], found["high"]], np.quantile(draws, [0.025, 0.975]), atol=0.02)
 
 
 def test_a_difference_is_paired_in_problems_and_seeds():

@@ -246,6 +246,7 @@ def test_advice_names_what_works_on_this_mesh():
     # Eight problems in eight parts cannot be halved; episodes of a part must suffice for all chips.
     assert advised("update", one, micro_batches=8, remat=True, score_chunk=1, lora_rank=8) == []
     assert "rollout_parts=8" not in advised("rollout", {"data": 1, "fsdp": 8, "tensor": 1}, rollout_parts=4)
+    assert advised("rollout", {"data": 1, "fsdp": 1, "tensor": 1}, rollout_parts=8) == ["lora_rank=64"]
 
 
 @pytest.mark.parametrize(

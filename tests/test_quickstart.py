@@ -322,13 +322,23 @@ def test_checkpoints_stand_in_the_order_of_training(run, folder, tmp_path):
 
 def test_a_draft_of_other_work_is_dropped(tmp_path):
     path = tmp_path / "drafts" / "x.jsonl"
-    draft = Draft(path, {"seed": 1}, multiple=2)
+    draft = Draft(path, {"seed": 1}, total=4, multiple=2)
     draft.extend([{"n": 1}, {"n": 2}])
     draft.extend([{"n": 3}])
-    assert Draft(path, {"seed": 1}, multiple=2).rows == [{"n": 1}, {"n": 2}]
-    assert Draft(path, {"seed": 1}).rows == [{"n": 1}, {"n": 2}]
-    assert Draft(path, {"seed": 2}).rows == []
-    assert Draft(path, {"seed": 1}).rows == []
+    assert Draft(path, {"seed": 1}, total=4, multiple=2).rows == [{"n": 1}, {"n": 2}]
+    assert Draft(path, {"seed": 1}, total=4).rows == [{"n": 1}, {"n": 2}]
+    assert Draft(path, {"seed": 2}, total=4).rows == []
+    assert Draft(path, {"seed": 1}, total=4).rows == []
+
+
+def test_a_draft_with_all_rows_is_complete_whatever_its_last_batch_was(tmp_path):
+    path = tmp_path / "x.jsonl"
+    draft = Draft(path, {}, total=3, multiple=2)
+    draft.extend([{"n": 1}, {"n": 2}])
+    assert not draft.complete
+    draft.extend([{"n": 3}])
+    again = Draft(path, {}, total=3, multiple=2)
+    assert draft.complete and again.complete and again.rows == draft.rows
 
 
 @pytest.mark.parametrize("command", ["evaluate", "solve"])

@@ -18,7 +18,7 @@ def test_a_full_disk_is_told_by_the_file_that_grows(write):
 
 
 def test_a_draft_that_cannot_grow_says_so(tmp_path, monkeypatch):
-    draft = records.Draft(tmp_path / "drafts" / "x.jsonl", {"seed": 1})
+    draft = records.Draft(tmp_path / "drafts" / "x.jsonl", {"seed": 1}, total=3)
     monkeypatch.setattr(draft, "_path", epath.Path(tmp_path))  # a folder
     with pytest.raises(records.Unwritable, match="Is a directory"):
         draft.extend([{"row": 1}])

@@ -87,6 +87,7 @@ def test_the_ramp_is_linear():
         ({"ramp": (0.5, 1.5)}, "config.whole.ramp"),
         ({"alpha": 3.0}, "config.whole.alpha = 3.0"),
         ({"beta_1": 0.1}, "config.whole.beta_1 = 0.1: has no effect on the objective unified"),
+        ({"objective": "stage_two"}, r"config.whole.between = .*: has no effect on the objective stage_two"),
     ],
 )
 def test_a_unified_stage_that_cannot_work_is_refused(change, message):

@@ -140,6 +140,7 @@ def test_the_seeds_vary_the_base_model(made):
 def test_the_measures_are_there(made):
     figures = found_in(made)["figures"]
     assert figures["figure1"]["k"] == [1, 2, 4, 8, 16]
+    assert figures["figure1"]["temperature"] == 0.7
     assert {"base", "multi_turn", "score"} == set(figures["figure3"]["train"])
     assert figures["figure4"]["score"]["step"] == [0, 2, 4]
     assert len(figures["figure8"]["score"]) == 10
@@ -207,6 +208,28 @@ def test_an_interrupted_study_ends_as_an_uninterrupted_one(made, tmp_path, monke
     for name in ("score/0", "multi_turn/1"):
         files = [folder / "study" / name / "attempts.jsonl" for folder in (made, tmp_path)]
         assert files[0].read_text() == files[1].read_text()
+
+
+def test_what_was_evaluated_is_not_evaluated_again(made, tmp_path, monkeypatch, capsys):
+    """A cell that is stopped in its further evaluations; and a page can be made from the first moment on."""
+    shutil.copytree(made / "study" / "bases", tmp_path / "study" / "bases")
+    alone = {f"study__{field}": ("base",) for field in ("rows", "fast__rows")}
+    alone |= {f"study__{field}": () for field in ("pools", "pool_rows")} | {"study__seeds": (0,)}
+
+    def stopped(*args, **kwargs):
+        assert main(["report", f"--workdir={tmp_path / 'study'}"]) == 0
+        assert "Still to run: base/0" in (tmp_path / "study" / "report.html").read_text()
+        raise OSError("stopped")
+
+    with monkeypatch.context() as context:
+        context.setattr(studies, "measure", stopped)
+        assert run(tmp_path, **alone) == 2
+    assert found_in(tmp_path)["missing"] == ["base/0"]
+    monkeypatch.setattr(studies, "evaluate", lambda *_: pytest.fail("evaluated again"))
+    assert run(tmp_path, **alone) == 0
+    assert found_in(tmp_path)["missing"] == []
+    assert main(["compare", f"--workdir={tmp_path / 'study'}", "--method=base"]) == 0  # a run without stages
+    assert "| base | 1 |" in capsys.readouterr().out
 
 
 def test_fast_after_the_whole_study_keeps_its_findings(made):
@@ -352,6 +375,18 @@ def test_a_cells_config_has_the_stages_of_its_method_alone():
             "config.study.measures.edits.evaluate.split = 'trian': choose one of train, validation, test",
         ),
         ({"study__fast__rows": ("star",)}, "config.study.fast.rows: 'star' is not among config.study.rows"),
+        (
+            {"study__tables__table4": ("score", "no_stage_won", *["base"] * 4)},
+            "config.study.tables.table4: 'no_stage_won' is not among config.methods",
+        ),
+        (
+            {"study__tables__table5": ("three.base", "three.stage_one_c", "three.stage_one_b", "three")},
+            "config.study.tables.table5: 'three.stage_one_c' names no stage of three; choose base or ",
+        ),
+        (
+            {"study__tables__table2": ("base",)},
+            "config.study.tables.table2 has 1 rows, and the paper's 5: name",
+        ),
         ({"study__pools": (10**6,)}, "config.study.pools: 1000000 of the "),
         (
             {"methods__score__stage2__alpha": -1.0},
@@ -363,6 +398,26 @@ def test_what_cannot_work_is_refused_before_any_compute(tmp_path, capsys, change
     assert run(tmp_path, **change) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "study").exists()
+
+
+def test_a_section_with_a_field_too_many_or_too_few_is_refused(tmp_path):
+    for change, message in (
+        (lambda study: study.update({"seedz": (0,)}), r"config\.study\.seedz: no such field; .*seeds"),
+        (
+            lambda study: delattr(study, "tables"),
+            r"config\.study\.tables is missing; configs/study_quickstart",
+        ),
+        (lambda study: delattr(study.fast, "rows"), r"config\.study\.fast\.rows is missing"),
+        (
+            lambda study: study.tables.update({"table9": ()}),
+            r"config\.study\.tables\.table9: no such table; choose among table1",
+        ),
+    ):
+        config = study_quickstart.get_config()
+        with config.unlocked():
+            change(config.study)
+        with pytest.raises(ValueError, match=message):
+            plan(config, epath.Path(tmp_path))
 
 
 def test_a_run_is_no_study(tmp_path, capsys):

@@ -183,7 +183,12 @@ def test_every_stage_says_what_it_was_trained_with(page):
 
 @pytest.mark.parametrize(
     ("key", "said"),
-    [("figure1", "n = 60 × 3 seeds."), ("figure4", "n = 60 × 3 seeds."), ("figure5", None), ("pool", "n = ")],
+    [
+        ("figure1", "Temperature 0.7. n = 60 × 3 seeds."),
+        ("figure4", "n = 60 × 3 seeds."),
+        ("figure5", None),
+        ("pool", "n = "),
+    ],
 )
 def test_figures_say_of_how_many_problems_they_are(page, key, said):
     lead = words(re.search(r'<p class="lead">(.*?)</p>', section(page, key), re.DOTALL)[1])
