@@ -222,14 +222,21 @@ def by_attempt(cells: Cells, rows: Sequence[str]) -> dict[str, Any]:
 
 
 def pools(cells: Cells, rows: Sequence[str]) -> dict[str, Any]:
-    """Accuracies against the number of training problems, of the rows that have several."""
-    found: dict[str, dict[int, list]] = {}
+    """Accuracies against the number of training problems, of the methods that have several.
+
+    Of the seeds that all of these have: else points would differ by their base models, too.
+    """
+    named: dict[str, dict[int, str]] = {}
     for row in rows:
         method, _, pool = row.partition("@")
-        runs = [rewards(cells.attempts(row, seed)) for seed in cells.seeds(row)]
-        found.setdefault(method, {})[int(pool or cells.config.train_problems)] = runs
-    several = {method: sizes for method, sizes in found.items() if len(sizes) > 1}
-    if several and "base" in found:  # trained on none of them: a level to hold the others against
-        (level,) = found["base"].values()
-        several["base"] = {size: level for sizes in several.values() for size in sizes}
-    return {method: figures.pool_curve(sizes) for method, sizes in several.items()}
+        named.setdefault(method, {})[int(pool or cells.config.train_problems)] = row
+    several = {method: sizes for method, sizes in named.items() if len(sizes) > 1}
+    if several and "base" in named:  # trained on none of them: a level to hold the others against
+        several["base"] = {size: "base" for sizes in several.values() for size in sizes}
+    seeds = cells.seeds(*(row for sizes in several.values() for row in sizes.values()))
+    of = lambda row: [rewards(cells.attempts(row, seed)) for seed in seeds]
+    return {
+        method: figures.pool_curve({size: of(row) for size, row in sizes.items()})
+        for method, sizes in several.items()
+        if seeds
+    }

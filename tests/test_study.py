@@ -17,6 +17,7 @@ from score_jax import clock as clocks
 from score_jax import study as studies
 from score_jax.__main__ import main
 from score_jax.config import load_config
+from score_jax.findings import pools
 from score_jax.metrics import per_problem
 from score_jax.records import read_jsonl
 from score_jax.study_cells import Cells
@@ -147,6 +148,14 @@ def test_the_measures_are_there(made):
     assert figures["pool"]["score"]["pool"] == figures["pool"]["base"]["pool"] == [8, 12]
     assert figures["pool"]["base"]["acc_t2"][0] == figures["pool"]["base"]["acc_t2"][1]
     assert len(figures["figure5"]["multi_turn"]["changed"]) == 4
+
+
+def test_the_points_of_pools_are_of_the_same_seeds(made):
+    rows = ["base", "score", "score@8"]
+    done = tuple((row, seed) for row in rows for seed in (0, 1) if (row, seed) != ("score@8", 1))
+    found = pools(Cells(load_config(STUDY, options(made)[1:]), made / "study", done), rows)
+    estimates = [estimate for curve in found.values() for estimate in curve["acc_t2"]]
+    assert [len(estimate["by_seed"]) for estimate in estimates] == [1] * 4
 
 
 def test_at_the_base_own_and_fixed_first_attempts_are_the_same(made):
