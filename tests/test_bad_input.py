@@ -375,6 +375,9 @@ COMMANDS = {
     "study --config=configs/quickstart.py --workdir={}/run": ["config.methods is missing", "study_quick"],
     "sweep --config=configs/quickstart.py --workdir={}/run": ["config.sweep", "configs/sweeps"],
     "plan --config=configs/quickstart.py --topology=v9:2": ["--topology", "v5e:4x4"],
+    "benchmark --config=configs/benchmark.py:tiny --repeats=0": ["--repeats: '0': give a whole"],
+    "benchmark --config=configs/benchmark.py:tiny --attempts=2,a": ["--attempts: 'a': give a whole"],
+    "benchmark --config=configs/benchmark.py:tiny --attempts=0": ["--attempts: '0': give a whole"],
 }  # fmt: skip
 
 
