@@ -349,6 +349,24 @@ def test_prepared_data_go_by_the_files_content(task_of, tmp_path, monkeypatch):
     assert as_test.problems("test")[0].id == "test/1"  # the same content as another file is other data
 
 
+def test_two_processes_may_prepare_the_same_data_at_once(task_of, monkeypatch):
+    read, others = gsm8k.read_rows, []
+
+    def meanwhile(path):
+        monkeypatch.setattr("score_jax.datasets.gsm8k.read_rows", read)
+        others.append(task_of(GSM8K, train=[rows.GSM8K]).problems("train"))  # is done before we are
+        return read(path)
+
+    monkeypatch.setattr("score_jax.datasets.gsm8k.read_rows", meanwhile)
+    assert list(task_of(GSM8K, train=[rows.GSM8K]).problems("train")) == list(others[0])
+
+
+def test_data_that_cannot_be_written_are_no_data(task_of, tmp_path):
+    (tmp_path / "prepared").write_text("a file where the folder should be")
+    with pytest.raises(OSError):
+        task_of(GSM8K, train=[rows.GSM8K]).problems("train")
+
+
 def test_published_data_need_no_tensorflow(tmp_path):
     path = write(tmp_path / "mbpp.jsonl", [*SHOTS, rows.mbpp(601)])
     code = """if True:

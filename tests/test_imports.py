@@ -44,7 +44,8 @@ rewards.math_notation
 rewards.math_form
 rewards.math_answer  rewards.math_expressions  rewards.math_pool
 rewards.math_worker  rewards.math_reward
-datasets.number_riddles  datasets.rows
+datasets.prepared  datasets.rows
+datasets.number_riddles
 datasets.published
 datasets.maths  datasets.programs
 datasets.hendrycks_math  datasets.gsm8k  datasets.jsonl  datasets.mbpp  datasets.human_eval

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tensorflow_datasets as tfds
 
+from score_jax.datasets.prepared import prepared
 from score_jax.task import Demonstration, Task
 from score_jax.types import Problem
 
@@ -95,9 +96,7 @@ class NumberRiddles(Task):
     copy_rate, solve_rate = 0.7, 0.2
 
     def problems(self, split: str) -> Sequence[Problem]:
-        tfds.disable_progress_bar()
-        builder = Builder(data_dir=self.data_dir, file_format="array_record")
-        builder.download_and_prepare()
+        builder = prepared(lambda: Builder(data_dir=self.data_dir, file_format="array_record"))
         rows = builder.as_data_source(split=split)
         text = ("id", "prompt", "gold")
         return [Problem(**{key: row[key].decode() for key in text}, level=int(row["level"])) for row in rows]

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
+from score_jax.datasets.prepared import prepared
 from score_jax.datasets.rows import Example, check_examples
 from score_jax.task import Task
 from score_jax.types import Problem
@@ -105,21 +106,18 @@ class PublishedTask(Task):
         Raises:
           ValueError: the files are not there, hold no such split, or a row of theirs is refused.
         """
-        prepared = self._prepared
-        if split not in prepared.info.splits:
-            self._refuse_split(split, list(prepared.info.splits))
-        rows = prepared.as_data_source(split=split)
+        builder = self._builder
+        if split not in builder.info.splits:
+            self._refuse_split(split, list(builder.info.splits))
+        rows = builder.as_data_source(split=split)
         return [
             Example(**{name: row[name].decode() for name in _TEXTS}, level=int(row["level"])) for row in rows
         ]
 
     @functools.cached_property
-    def _prepared(self) -> Builder:
+    def _builder(self) -> Builder:
         self._check_files()
-        tfds.disable_progress_bar()
-        builder = self.builder(self.files, self.check_gold, self.data_dir)
-        builder.download_and_prepare()
-        return builder
+        return prepared(lambda: self.builder(self.files, self.check_gold, self.data_dir))
 
     def _check_files(self) -> None:
         for name in self.needs or (() if self.files else self.wants):
