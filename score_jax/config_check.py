@@ -14,7 +14,7 @@ from score_jax.tracker import check_tracker
 
 OBJECTIVES = ("stage_one", "stage_two", "multi_turn")
 UNIFIED = "unified"  # the objective of a stage that goes from one section's numbers to another's
-SUPERVISED = ("star", "pair_sft")  # objectives of stages that imitate instead: score_jax.sft
+SUPERVISED = ("star", "pair_sft")  # objectives of stages that imitate instead: score_jax.traces
 STARTS = ("previous", "base")  # the parameters from which a stage's updates begin
 SMALL = "small"  # the model.name of one that is pre-trained here; others are the gemma package's
 DTYPES = ("float32", "bfloat16")

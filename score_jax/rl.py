@@ -1,47 +1,42 @@
-"""A stage of reinforcement learning: sample, grade, update; and what its rows of metrics.jsonl say."""
+"""An update of reinforcement learning: sample, grade, learn; and what its row of metrics.jsonl says."""
 
 from __future__ import annotations
 
 import functools
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from etils import epath
 from jax.sharding import Mesh
 
-from score_jax import diagnosis, hosts, interruption, offline, rollout
+from score_jax import diagnosis, hosts, offline, rollout
 from score_jax import model as models
-from score_jax.checkpoint import Checkpoints
-from score_jax.log import Metrics, Progress, by_attempt, say
+from score_jax.log import by_attempt
 from score_jax.mesh import mesh_of, spread
 from score_jax.metrics import summarize
 from score_jax.packing import packed
-from score_jax.retention import note_of
 from score_jax.rollout import Actor, Graded
-from score_jax.schedule import asks_for_kl, batch_of, beta_2_after, learning_rate_at, objective_at
+from score_jax.schedule import asks_for_kl, batch_of, beta_2_after, objective_at
 from score_jax.step import Learner, Optimizer, train_step
 from score_jax.types import Experience, Problem, TrainState
+from score_jax.updates import Update, Updater
 
 
-def rl_stage(
+def rl_updater(
     config: ml_collections.ConfigDict,
     stage: ml_collections.ConfigDict,
     actor: Actor,
     pool: Sequence[Problem],
     bank: offline.Bank,
-    state: TrainState,
     base: dict,
     reference: dict,
-    checkpoints: Checkpoints,
-    workdir: epath.Path,
     *,
     begin: int,
-) -> TrainState:
-    """Runs a stage on `pool` from where `state` stands to its end; `begin` updates came before it.
+) -> Updater:
+    """The updates of a stage on `pool`; `begin` came before it.
 
     `bank` has the first attempts to give, where the stage gives any.
     """
@@ -49,73 +44,33 @@ def rl_stage(
     actor = actor.with_attempts(stage.attempts).with_critique(stage.critique)
     frozen = models.frozen_of(actor.model, base)
     learner = learner_of(config, stage, actor.model, devices)
-    done = int(state.step) - begin
-    window = checkpoints.window(int(state.step)) if done else []
-    with (
-        Metrics(workdir, int(state.step), config) as metrics,
-        Progress(stage.name, stage.steps, every=config.log.every, done=done) as progress,
-    ):
-        for step in range(done, stage.steps):
-            start = time.monotonic()
-            beta_2 = beta_2_after(stage, metrics.last)
-            objective = objective_at(config, stage, step, beta_2)
-            problems = batch_of(pool, seed=config.seed, step=begin + step, size=config.problems_per_step)
-            experience, graded = gather(
-                config,
-                stage,
-                actor,
-                models.join(actor.model, frozen, state.params),
-                problems,
-                bank,
-                step=begin + step,
-            )
-            attempt = hosts.fetch(experience.episodes.attempt)
-            arrangement = packed(attempt, learner.samples, learner.micro_batches)
-            experience = spread(experience, devices)
-            rate = learning_rate_at(stage, step)
-            state, numbers = train_step(
-                state,
-                frozen,
-                reference,
-                experience,
-                objective,
-                jnp.float32(rate),
-                arrangement,
-                learner=learner,
-            )
-            row = {"step": begin + step + 1, "stage": stage.name, "learning_rate": rate}
-            row |= {"beta_2": beta_2} if stage.adapt_beta_2 else {}
-            row |= step_metrics(graded, numbers) | {"seconds": time.monotonic() - start}
-            if step == 0 and stage.name == offline.first_giver(config):  # for all stages that give them
-                row["sampled"] += config.offline_attempts * len(pool)
-            metrics.write(row)
-            if metrics.skipped >= config.max_skipped:
-                diagnosis.give_up(
-                    workdir,
-                    state.params,
-                    diagnosis.of_experience(state, frozen, reference, experience, objective, learner),
-                    [problem.id for problem in graded.problems],
-                    step=row["step"],
-                    times=metrics.skipped,
-                    stage=stage.name,
-                )
-            # The pay of given attempts says nothing of the policy.
-            pay = objective.reward_weight * graded.rewards * graded.sampled
-            window.append(float(pay.sum(axis=1).mean()))
-            progress.advance({k: v for k, v in row.items() if k.startswith(("reward", "delta"))})
-            if row["step"] % config.log.transcript_every == 0:
-                say(transcript(graded, 0))
-            due = (step + 1) % config.checkpoint_every == 0 or step + 1 == stage.steps
-            told = interruption.asked()
-            if due or told:
-                metrics.flush()  # first: a checkpoint never has an update that the log has lost
-                checkpoints.save(state, note_of(stage.name, window, due=due))
-                window = []
-            if told:
-                checkpoints.wait()
-                raise interruption.Interrupted(f"update {row['step']} is saved")
-        checkpoints.wait()
-    return state
+
+    def update(state: TrainState, step: int, rate: float, last: Mapping[str, Any] | None) -> Update:
+        beta_2 = beta_2_after(stage, last)
+        objective = objective_at(config, stage, step, beta_2)
+        problems = batch_of(pool, seed=config.seed, step=begin + step, size=config.problems_per_step)
+        params = models.join(actor.model, frozen, state.params)
+        experience, graded = gather(config, stage, actor, params, problems, bank, step=begin + step)
+        arrangement = packed(hosts.fetch(experience.episodes.attempt), learner.samples, learner.micro_batches)
+        experience = spread(experience, devices)
+        taken = (frozen, reference, experience, objective)
+        state, numbers = train_step(state, *taken, jnp.float32(rate), arrangement, learner=learner)
+        row = ({"beta_2": beta_2} if stage.adapt_beta_2 else {}) | step_metrics(graded, numbers)
+        if step == 0 and stage.name == offline.first_giver(config):  # for all stages that give them
+            row["sampled"] += config.offline_attempts * len(pool)
+        # The pay of given attempts says nothing of the policy.
+        pay = objective.reward_weight * graded.rewards * graded.sampled
+        return Update(
+            state,
+            row,
+            problems=[problem.id for problem in graded.problems],
+            batch=lambda: diagnosis.of_experience(state, *taken, learner),
+            reward=float(pay.sum(axis=1).mean()),
+            shown={k: v for k, v in row.items() if k.startswith(("reward", "delta"))},
+            transcript=transcript(graded, 0),
+        )
+
+    return update
 
 
 def learner_of(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import ml_collections
 from etils import epath
 
-from score_jax import hosts, lock, offline, prompts
+from score_jax import examples, hosts, lock, offline, prompts
 from score_jax import model as models
 from score_jax.base import make_base, remember_base
 from score_jax.checkpoint import Checkpoints, absolute
@@ -22,12 +22,13 @@ from score_jax.log import say
 from score_jax.mesh import check_rows, mesh_of, place
 from score_jax.origin import origin_of
 from score_jax.repair import mend
-from score_jax.rl import rl_stage
+from score_jax.rl import rl_updater
 from score_jax.rollout import Actor
-from score_jax.sft import gather, sft_stage
+from score_jax.sft import sft_updater
 from score_jax.step import Optimizer, blank_state
 from score_jax.task import evaluation_task, first_of, training_task
 from score_jax.types import Problem
+from score_jax.updates import run_stage
 
 
 def train(config: ml_collections.ConfigDict, workdir: epath.Path, sandbox: str = "strict") -> None:
@@ -99,6 +100,7 @@ def _stages(
     blank = blank_state(actor.model, base, optimizer, config.train_dtype, devices)
     saved = lambda step: checkpoints.restore(step, blank, origin=origin)
     joined = lambda trained: models.join(actor.model, models.frozen_of(actor.model, base), trained)
+    reference_of = lambda name: base if name == "base" else joined(saved(end_of(config, name)).params)
     before, begin = untrained, 0  # the parameters that a stage finds, asked for where they are needed
     for key in config.stages:
         stage = config[key]
@@ -111,32 +113,19 @@ def _stages(
             if supervised:
                 # Now, as the first update takes the memory of the parameters that sample.
                 policy = functools.partial(lambda found: joined(found()), before)
-                examples = gather(config, stage, actor, pool, policy, workdir, begin=begin)
+                found = examples.find(config, stage, actor, pool, policy, workdir, begin=begin)
                 del policy
             start = untrained if stage.start == "base" else before
             state = saved(newest) if resumed else fresh(start(), begin)
             del start, before  # the updates take the memory
             if supervised:
-                state = sft_stage(
-                    config, stage, actor, examples, state, base, checkpoints, workdir, begin=begin
-                )
+                update = sft_updater(config, stage, actor, found, base, begin=begin)
             else:
-                reference = base
-                if stage.reference != "base":
-                    reference = joined(saved(end_of(config, stage.reference)).params)
-                state = rl_stage(
-                    config,
-                    stage,
-                    actor,
-                    pool,
-                    bank,
-                    state,
-                    base,
-                    reference,
-                    checkpoints,
-                    workdir,
-                    begin=begin,
-                )
+                reference = reference_of(stage.reference)
+                update = rl_updater(config, stage, actor, pool, bank, base, reference, begin=begin)
+                del reference
+            state = run_stage(config, stage, state, update, checkpoints, workdir, begin=begin)
+            del update  # what it holds is of no use to the next stage
             before = functools.partial(lambda params: params, state.params)
         else:
             before = functools.partial(lambda step: saved(step).params, end)

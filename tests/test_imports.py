@@ -56,9 +56,9 @@ sampling
 prompts  highlight
 rollout  schedule  origin
 step
-diagnosis
-pretrain  released  offline  sft
-rl
+diagnosis  traces
+pretrain  released  offline  examples  updates
+rl  sft
 base
 train  evaluate
 solve  export  measure  programs

@@ -20,8 +20,10 @@ from score_jax.checkpoint import Checkpoints
 from score_jax.config import load_config
 from score_jax.config_check import check_config
 from score_jax.evaluate import load_policy
+from score_jax.examples import Found, collect, read_found, tally_of, write_found
 from score_jax.rollout import Graded
 from score_jax.task import training_task
+from score_jax.traces import Trace, lay_out, pair, remember_right, star, traces_of
 from score_jax.types import CONTEXT, Problem
 
 PROBLEMS = [Problem(id=f"p{number}", prompt="", gold="") for number in range(5)]
@@ -36,12 +38,12 @@ def sampled(rows: int, seed: int = 0, share: float = 0.5):
     return episodes, rewards, problems
 
 
-def traces(rows: int, seed: int = 0) -> list[sft.Trace]:
+def traces(rows: int, seed: int = 0) -> list[Trace]:
     episodes, rewards, problems = sampled(rows, seed)
-    return sft.traces_of(episodes.tokens, episodes.attempt, rewards, problems, tiny.SLOTS)
+    return traces_of(episodes.tokens, episodes.attempt, rewards, problems, tiny.SLOTS)
 
 
-def plain(trace: sft.Trace) -> tuple:
+def plain(trace: Trace) -> tuple:
     """A trace as Python's own types."""
     ids = [segment.tolist() for segment in (trace.prompt, *trace.attempts)]
     return (trace.problem, *ids, tuple(trace.right))
@@ -49,7 +51,7 @@ def plain(trace: sft.Trace) -> tuple:
 
 def test_a_trace_is_the_episodes_tokens():
     episodes, rewards, problems = sampled(12)
-    found = sft.traces_of(episodes.tokens, episodes.attempt, rewards, problems, tiny.SLOTS)
+    found = traces_of(episodes.tokens, episodes.attempt, rewards, problems, tiny.SLOTS)
     starts = [0, tiny.SLOTS.start(1), tiny.SLOTS.start(2)]
     stops = [tiny.SLOTS.prompt, starts[1] + tiny.SLOTS.attempt, tiny.SLOTS.length]
     for row, trace in enumerate(found):
@@ -64,8 +66,8 @@ def test_a_trace_is_the_episodes_tokens():
 
 def test_examples_are_the_tokens_that_were_sampled_and_only_attempt_2_is_learned():
     episodes, rewards, problems = sampled(12)
-    found = sft.traces_of(episodes.tokens, episodes.attempt, rewards, problems, tiny.SLOTS)
-    examples = sft.lay_out(found, tiny.SLOTS, tiny.PAD)
+    found = traces_of(episodes.tokens, episodes.attempt, rewards, problems, tiny.SLOTS)
+    examples = lay_out(found, tiny.SLOTS, tiny.PAD)
     np.testing.assert_array_equal(examples.tokens, episodes.tokens)
     np.testing.assert_array_equal(examples.attempt, episodes.attempt)
     for row in range(12):
@@ -80,7 +82,7 @@ def test_star_keeps_what_ends_right(keep_right):
     wanted = {(False, True), (True, True)} if keep_right else {(False, True)}
     expected = [plain(trace) for trace in rows if tuple(trace.right) in wanted]
     assert 5 < len(expected) < 35
-    assert [plain(trace) for trace in sft.star(rows, keep_right=keep_right)] == expected
+    assert [plain(trace) for trace in star(rows, keep_right=keep_right)] == expected
 
 
 @pytest.mark.parametrize("keep_right", [False, True])
@@ -91,7 +93,7 @@ def test_a_pair_is_a_first_attempt_and_a_right_one_at_the_same_problem(keep_righ
         for ids, right in zip(trace.attempts, trace.right, strict=True):
             if right and trace.problem != "p3":  # which nobody solves
                 rights[trace.problem].append(ids)
-    pairs = sft.pair(rows, rights, seed=0, first_row=0, keep_right=keep_right)
+    pairs = pair(rows, rights, seed=0, first_row=0, keep_right=keep_right)
     wanted = [t for t in rows if (keep_right or not t.right[0]) and t.problem != "p3"]
     assert 5 < len(wanted) < len(rows) - 3
     drawn = defaultdict(set)
@@ -106,8 +108,8 @@ def test_a_pair_is_a_first_attempt_and_a_right_one_at_the_same_problem(keep_righ
 
 def test_the_draw_is_a_function_of_seed_and_row():
     rows, rights = traces(40), defaultdict(list)
-    sft.remember_right(rights, rows)
-    draw = lambda rows, **place: [plain(t) for t in sft.pair(rows, rights, keep_right=True, **place)]
+    remember_right(rights, rows)
+    draw = lambda rows, **place: [plain(t) for t in pair(rows, rights, keep_right=True, **place)]
     whole = draw(rows, seed=0, first_row=8)
     assert draw(rows[:15], seed=0, first_row=8) + draw(rows[15:], seed=0, first_row=23) == whole
     assert draw(rows, seed=1, first_row=8) != whole
@@ -116,9 +118,9 @@ def test_the_draw_is_a_function_of_seed_and_row():
 
 def test_a_moved_attempt_stands_in_attempt_2s_place():
     rows, rights = traces(40), defaultdict(list)
-    sft.remember_right(rights, rows)
-    pairs = sft.pair(rows, rights, seed=0, first_row=0, keep_right=False)
-    examples = sft.lay_out(pairs, tiny.SLOTS, tiny.PAD)
+    remember_right(rights, rows)
+    pairs = pair(rows, rights, seed=0, first_row=0, keep_right=False)
+    examples = lay_out(pairs, tiny.SLOTS, tiny.PAD)
     place = tiny.SLOTS.start(2)
     for row, trace in enumerate(pairs):
         ids = trace.attempts[1].tolist()
@@ -130,8 +132,8 @@ def test_a_moved_attempt_stands_in_attempt_2s_place():
         assert (examples.attempt[row, instruction] == CONTEXT).all()
 
 
-def found_of(rows: list[sft.Trace]) -> sft.Found:
-    return sft.Found(rows, {key: int(count) for key, count in sft.tally_of(rows).items()}, 1.5)
+def found_of(rows: list[Trace]) -> Found:
+    return Found(rows, {key: int(count) for key, count in tally_of(rows).items()}, 1.5)
 
 
 def test_counts():
@@ -144,7 +146,7 @@ def test_counts():
         "i_to_c": sum(1 for right in rights if right == (False, True)),
         "c_to_c": sum(1 for right in rights if right == (True, True)),
     }
-    kept = found_of(sft.star(rows, keep_right=True))
+    kept = found_of(star(rows, keep_right=True))
     assert kept.composition == {
         "examples_i_to_c": kept.tally["i_to_c"],
         "examples_c_to_c": kept.tally["c_to_c"],
@@ -154,18 +156,18 @@ def test_counts():
 
 def test_what_was_found_comes_back_from_disk(tmp_path):
     path, stamp, found = epath.Path(tmp_path / "examples" / "x.npz"), {"seed": 1}, found_of(traces(9))
-    assert sft.read_found(path, stamp) is None
-    sft.write_found(path, stamp, found)
-    again = sft.read_found(path, stamp)
+    assert read_found(path, stamp) is None
+    write_found(path, stamp, found)
+    again = read_found(path, stamp)
     assert [plain(trace) for trace in again.traces] == [plain(trace) for trace in found.traces]
     assert (again.tally, again.seconds) == (found.tally, found.seconds)
-    assert sft.read_found(path, {"seed": 2}) is None
+    assert read_found(path, {"seed": 2}) is None
     assert [file.name for file in path.parent.iterdir()] == ["x.npz"]
     whole = path.read_bytes()
     for damaged in (whole[:-40], whole[:100] + b"?" + whole[101:], b""):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"x\.npz: damaged .* delete it"):
-            sft.read_found(path, stamp)
+            read_found(path, stamp)
 
 
 STEPS, SIZE, SAMPLES = 3, 4, 2  # of the scripted sampling
@@ -211,19 +213,19 @@ def actor(tmp_path_factory):
     return rollout.Actor(tiny.model(tokenizer.vocab_size), chat.plain(tokenizer), tiny.Riddles(), tiny.SLOTS)
 
 
-def collect(actor, objective: str, factor: int = 1, keep_right: bool = False, begin: int = 5) -> sft.Found:
+def collected(actor, objective: str, factor: int = 1, keep_right: bool = False, begin: int = 5) -> Found:
     stage = ml_collections.ConfigDict(
         {
             "name": "x", "objective": objective, "steps": STEPS, "attempts": 2, "samples_factor": factor,
             "keep_right": keep_right,
         }
     )  # fmt: skip
-    return sft.collect(TINY, stage, actor, PROBLEMS, {}, begin=begin)
+    return collect(TINY, stage, actor, PROBLEMS, {}, begin=begin)
 
 
 @pytest.mark.parametrize("factor", [1, 2])
 def test_a_stage_samples_what_rl_would(script, actor, factor):
-    found = collect(actor, "star", factor)
+    found = collected(actor, "star", factor)
     assert len(script.asked) == STEPS
     assert found.tally["episodes"] == STEPS * SIZE * SAMPLES * factor
     keys = [tuple(key) for _, rows, _, _ in script.asked for key in rows]
@@ -238,7 +240,7 @@ def test_a_stage_samples_what_rl_would(script, actor, factor):
 
 @pytest.mark.parametrize("keep_right", [False, True])
 def test_a_right_attempt_of_this_batch_or_an_earlier_one_makes_the_pair(script, actor, keep_right):
-    found = collect(actor, "pair_sft", keep_right=keep_right)
+    found = collected(actor, "pair_sft", keep_right=keep_right)
     expected, rights, late = [], defaultdict(list), 0
     for (problems, *_), (episodes, rewards) in zip(script.asked, script.episodes, strict=True):
         cut = lambda row, number, e=episodes: e.tokens[row][e.attempt[row] == number].tolist()
@@ -308,7 +310,7 @@ def written(workdir, stage: str) -> list[tuple]:
     path = epath.Path(workdir) / "examples" / f"{stage}.npz"
     with np.load(str(path)) as file:
         stamp = json.loads(str(file["stamp"]))
-    return [plain(trace) for trace in sft.read_found(path, stamp).traces]
+    return [plain(trace) for trace in read_found(path, stamp).traces]
 
 
 def timeless(path) -> list[dict]:
@@ -341,7 +343,7 @@ def test_an_iteration_samples_from_the_one_before(star_run, folder):
     pool = actor.task.problems("train")[: config.train_problems]
     again = lambda step: [
         plain(trace)
-        for trace in sft.collect(
+        for trace in collect(
             config, config.stage2, actor, pool, params_at(star_run, star_options(folder), step), begin=2
         ).traces
     ]
