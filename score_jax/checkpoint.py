@@ -161,16 +161,34 @@ class Checkpoints:
           Unreadable: it is, and yet could not be read.
           ValueError: it has other arrays than `like`, or, where `origin` is given, another one.
         """
+        target = self._target(step, like, origin)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+        with reading(self.directory / str(step)):
+            return TrainState(**self._manager.restore(step, args=args).state)
+
+    def restore_params(
+        self, step: int, like: TrainState | Mapping[str, Any], *, origin: Mapping[str, Any] | None = None
+    ) -> dict:
+        """What is trained of a state, as `restore` reads it; Adam's moments, twice as much, are let lie."""
+        target = {"params": self._target(step, like, origin)["params"]}
+        args = ocp.args.PyTreeRestore(
+            target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
+        )
+        folder = self.directory / str(step)
+        with reading(folder), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            return checkpointer.restore(folder / "state", args=args)["params"]
+
+    def _target(
+        self, step: int, like: TrainState | Mapping[str, Any], origin: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """The arrays of a step as orbax wants them described, once it is sure that they are those."""
         if fault := self.fault(step):
             raise Damaged(self._mend(step, fault))
         plain = _plain(like) if isinstance(like, TrainState) else dict(like)
         self._check(step, "arrays", arrays_of(plain))
         if origin is not None:
             self._check(step, "origin", origin)
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, plain)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-        with reading(self.directory / str(step)):
-            return TrainState(**self._manager.restore(step, args=args).state)
+        return jax.tree.map(ocp.utils.to_shape_dtype_struct, plain)
 
     def _check(self, step: int, kind: str, ours: Mapping[str, Any]) -> None:
         theirs = self._about(step)[kind]

@@ -132,7 +132,7 @@ def load_policy(
     optimizer = Optimizer(**config.optimizer.to_dict())
     like = blank_state(actor.model, base, optimizer, config.train_dtype, mesh_of(config))
     origin = origin_of(config, actor.format.tokenizer)
-    trained = checkpoints.restore(step, like, origin=origin).params
+    trained = checkpoints.restore_params(step, like, origin=origin)
     return models.join(actor.model, models.frozen_of(actor.model, base), trained)
 
 

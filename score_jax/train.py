@@ -99,8 +99,9 @@ def _stages(
     fresh = lambda params, step: place(counted(optimizer.init(params), step), devices)
     blank = blank_state(actor.model, base, optimizer, config.train_dtype, devices)
     saved = lambda step: checkpoints.restore(step, blank, origin=origin)
-    joined = lambda trained: models.join(actor.model, models.frozen_of(actor.model, base), trained)
-    reference_of = lambda name: base if name == "base" else joined(saved(end_of(config, name)).params)
+    trained = lambda step: checkpoints.restore_params(step, blank, origin=origin)
+    joined = lambda params: models.join(actor.model, models.frozen_of(actor.model, base), params)
+    reference_of = lambda name: base if name == "base" else joined(trained(end_of(config, name)))
     before, begin = untrained, 0  # the parameters that a stage finds, asked for where they are needed
     for key in config.stages:
         stage = config[key]
@@ -128,7 +129,7 @@ def _stages(
             del update  # what it holds is of no use to the next stage
             before = functools.partial(lambda params: params, state.params)
         else:
-            before = functools.partial(lambda step: saved(step).params, end)
+            before = functools.partial(trained, end)
         begin = end
     say(f"Done: {begin} updates; checkpoints lie in {workdir / 'checkpoints'}.")
 

@@ -9,6 +9,7 @@ import subprocess
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import tiny
 from etils import epath
@@ -62,6 +63,7 @@ def test_a_state_comes_back_bit_for_bit_in_another_process_life(tmp_path):
         for step in (0, 10):
             expected = make_state(step, seed=step)
             assert_identical(checkpoints.restore(step, blank(expected)), expected)
+            assert_identical(checkpoints.restore_params(step, blank(expected)), expected.params)
 
 
 def test_the_directory_may_be_absent_and_then_is_empty(tmp_path):
@@ -115,9 +117,12 @@ def test_another_mesh_reads_the_same(tmp_path, source, target):
         checkpoints.save(mesh.place(expected, source), Note("stage1", 0.0))
     with Checkpoints(tmp_path) as checkpoints:
         restored = checkpoints.restore(5, mesh.place(blank(expected), target))
+        params = checkpoints.restore_params(5, mesh.place(blank(expected), target))
     assert_identical(restored, expected)
-    for leaf, where in zip(jax.tree.leaves(restored), mesh.layout(restored, target), strict=True):
-        assert leaf.sharding.is_equivalent_to(where, leaf.ndim)
+    assert_identical(params, expected.params)
+    for found in (restored, params):
+        for leaf, where in zip(jax.tree.leaves(found), mesh.layout(found, target), strict=True):
+            assert leaf.sharding.is_equivalent_to(where, leaf.ndim)
 
 
 def test_params_alone_are_written_over_and_read(tmp_path):
@@ -184,6 +189,8 @@ def test_damage_is_told_and_the_step_before_is_taken(tmp_path, damage, capsys):
         assert capsys.readouterr().out.count(f"WARNING: checkpoint 30 in {folder} is damaged") == 1
         with pytest.raises(Damaged, match=f"checkpoint 30 in .* is damaged: .*{DAMAGE[damage]}"):
             checkpoints.restore(30, blank(make_state(30)))
+        with pytest.raises(Damaged, match=DAMAGE[damage]):
+            checkpoints.restore_params(30, blank(make_state(30)))
         assert_identical(checkpoints.restore(20, blank(make_state(20))), make_state(20, seed=20))
     left = glance(folder / "30")
     assert mend(epath.Path(folder)) == 20
@@ -217,8 +224,10 @@ def test_a_share_that_does_not_answer_costs_no_checkpoint(tmp_path, monkeypatch)
     with Checkpoints(folder) as checkpoints:
         assert checkpoints.last("a") == 20
         monkeypatch.setattr(checkpoints._manager, "restore", silent)
-        with pytest.raises(Unreadable, match=r"checkpoints/20: cannot be read .Connection timed out"):
-            checkpoints.restore(20, blank(make_state(20)))
+        monkeypatch.setattr(ocp.Checkpointer, "restore", silent)
+        for read in (checkpoints.restore, checkpoints.restore_params):
+            with pytest.raises(Unreadable, match=r"checkpoints/20: cannot be read .Connection timed out"):
+                read(20, blank(make_state(20)))
 
 
 def test_in_a_bucket_a_save_that_was_cut_short_is_damaged(monkeypatch):
@@ -278,14 +287,17 @@ def test_a_checkpoint_of_another_dtype_shape_or_origin_is_refused(tmp_path):
         expected = blank(make_state(1))
         assert checkpoints.restore(1, expected, origin=origin).step == 1
         other = expected.replace(params=expected.params | {"scale": jnp.zeros(16, jnp.float32)})
-        with pytest.raises(ValueError, match=r"'scale'\] is 'bfloat16\[16\]' there and 'float32\[16\]' here"):
-            checkpoints.restore(1, other)
+        said = r"'scale'\] is 'bfloat16\[16\]' there and 'float32\[16\]' here"
+        for read in (checkpoints.restore, checkpoints.restore_params):
+            with pytest.raises(ValueError, match=said):
+                read(1, other)
         other = expected.replace(params=expected.params | {"scale": jnp.zeros(8, jnp.bfloat16)})
         with pytest.raises(ValueError, match=r"is 'bfloat16\[16\]' there and 'bfloat16\[8\]' here"):
             checkpoints.restore(1, other)
         for field in origin:
-            with pytest.raises(ValueError, match=f"another origin .{field} is .* there and 'x' here"):
-                checkpoints.restore(1, expected, origin=origin | {field: "x"})
+            for read in (checkpoints.restore, checkpoints.restore_params):
+                with pytest.raises(ValueError, match=f"another origin .{field} is .* there and 'x' here"):
+                    read(1, expected, origin=origin | {field: "x"})
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path):
