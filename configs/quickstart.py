@@ -201,7 +201,7 @@ def supervised(
     learning_rate: float = 3e-4,
     hold: float = 0.5,
 ) -> ml_collections.ConfigDict:
-    """One stage of supervised fine-tuning on the run's own samples, score_jax.sft."""
+    """One stage of supervised fine-tuning on the run's own samples, score_jax.traces."""
     return ml_collections.ConfigDict(
         {
             "name": name,  # in checkpoints and results

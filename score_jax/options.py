@@ -70,6 +70,8 @@ EPILOG = """examples:
 
 SCORE_JAX_TRACEBACK=1 in the environment shows where an error came from.
 """
+_NO_CONFIG = "--config options change nothing."
+_Commands = argparse._SubParsersAction  # what add_subparsers gives; it has no public name
 
 
 class Parser(argparse.ArgumentParser):
@@ -102,71 +104,68 @@ def parser() -> Parser:
     return every
 
 
-_NO_CONFIG = "--config options change nothing."
-Commands = argparse._SubParsersAction  # what add_subparsers gives; it has no public name
-
-
-def _of_runs(commands: Commands) -> None:
+def _of_runs(commands: _Commands) -> None:
     """train, evaluate."""
-    sub = _on_workdir(commands, "train", "Train; the same command again resumes.")
-    _at_work(sub)
-    _on_hosts(sub)
-    sub = _on_workdir(commands, "evaluate", "Attempt a split and write attempts.jsonl and results.json.")
-    _at_work(sub)
+    sub = _command_on_workdir(commands, "train", "Train; the same command again resumes.")
+    _add_work(sub)
+    _add_hosts(sub)
+    text = "Attempt a split and write attempts.jsonl and results.json."
+    sub = _command_on_workdir(commands, "evaluate", text)
+    _add_work(sub)
     text = "base | latest | best | a step | stages: the base and the best of every stage (default)"
     sub.add_argument("--checkpoint", default="stages", help=text)
-    _on_hosts(sub)
+    _add_hosts(sub)
 
 
-def _of_checkpoints(commands: Commands) -> None:
+def _of_checkpoints(commands: _Commands) -> None:
     """solve, export."""
     moved = "--config.FIELD=VALUE says where files lie now, if they were moved."
     chosen = "base | latest | best (default) | a step"
-    sub = _on_workdir(commands, "solve", f"Show the attempts at a problem of yours. {moved}")
+    sub = _command_on_workdir(commands, "solve", f"Show the attempts at a problem of yours. {moved}")
     sub.add_argument("--checkpoint", default="best", help=chosen)
     sub.add_argument("problem", nargs="?", help="its text; without one you are asked for some")
-    sub = _on_workdir(commands, "export", f"Write a checkpoint that the gemma package reads. {moved}")
+    sub = _command_on_workdir(commands, "export", f"Write a checkpoint that the gemma package reads. {moved}")
     sub.add_argument("--checkpoint", default="best", help=chosen)
     sub.add_argument("--output", required=True, help="the new folder")
 
 
-def _of_results(commands: Commands) -> None:
+def _of_results(commands: _Commands) -> None:
     """report, dataset, summary, compare."""
     text = "Write report.html from what lies in the work directory, or in a study's or a sweep's folder. "
     text += "--config options are let pass, and change nothing."
-    sub = _on_workdir(commands, "report", text)
+    sub = _command_on_workdir(commands, "report", text)
     text = "write it again every SECONDS (30) until Ctrl-C, and have an open page follow"
     sub.add_argument("--watch", nargs="?", type=int, const=30, default=0, metavar="SECONDS", help=text)
     text = "Write attempts and results as a folder that Hugging Face's datasets reads, with a card."
-    sub = _on_workdir(commands, "dataset", f"{text} {_NO_CONFIG}")
+    sub = _command_on_workdir(commands, "dataset", f"{text} {_NO_CONFIG}")
     sub.add_argument("--output", required=True, help="the new folder")
     text = "Print what a run came to: three numbers and two transcripts."
-    _on_workdir(commands, "summary", f"{text} {_NO_CONFIG}")
+    _command_on_workdir(commands, "summary", f"{text} {_NO_CONFIG}")
     text = "Compare methods over seeds: work directories WORKDIR/METHOD/SEED, attempted on the same problems."
-    sub = _on_workdir(commands, "compare", f"{text} {_NO_CONFIG}")
+    sub = _command_on_workdir(commands, "compare", f"{text} {_NO_CONFIG}")
     text = "the METHOD that the others are compared with (score); its runs give the base, too"
     sub.add_argument("--method", default="score", help=text)
 
 
-def _of_many_runs(commands: Commands) -> None:
+def _of_many_runs(commands: _Commands) -> None:
     """study, sweep."""
     text = "Train and measure all methods of a study; the same command goes on."
-    sub = _on_workdir(commands, "study", text)
-    _at_work(sub)
+    sub = _command_on_workdir(commands, "study", text)
+    _add_work(sub)
     sub.add_argument("--fast", action="store_true", help="the rows and seeds of config.study.fast alone")
     text = "Train and evaluate all points of a sweep; the same command goes on."
-    sub = _on_workdir(commands, "sweep", text)
-    _at_work(sub)
+    sub = _command_on_workdir(commands, "sweep", text)
+    _add_work(sub)
     sub.add_argument("--only", default="", metavar="NAME[,NAME]", help="these points alone")
     text = "print each point's name and, as JSON, the arguments of train and evaluate that make it"
     sub.add_argument("--list", action="store_true", help=text)
 
 
-def _of_machines(commands: Commands) -> None:
+def _of_machines(commands: _Commands) -> None:
     """plan, benchmark, sandbox-check."""
     text = "Say whether a run fits a TPU slice and how fast it can be at most, without the slice."
-    sub = _bare(commands, "plan", text)
-    _by_config(sub)
+    sub = _command(commands, "plan", text)
+    _add_config(sub)
     sub.add_argument("--topology", required=True, help="the slice, as v5e:4x4 or v5p:2x2x1")
     text = "mean length of attempts that end, as a share of their slot (0.25)"
     sub.add_argument("--mean-length", type=float, default=0.25, metavar="SHARE", help=text)
@@ -174,8 +173,8 @@ def _of_machines(commands: Commands) -> None:
     form.add_argument("--json", action="store_true", help="print all numbers as JSON")
     form.add_argument("--markdown", action="store_true", help="print a table of one row")
     text = "Time a config's RL step here, with random parameters, beside the least time that its work takes."
-    sub = _bare(commands, "benchmark", text)
-    _by_config(sub)
+    sub = _command(commands, "benchmark", text)
+    _add_config(sub)
     sub.add_argument("--repeats", type=_count, default=5, help="calls that are timed of each phase (5)")
     text = "numbers of attempts at which rollout and update are timed, too"
     sub.add_argument("--attempts", type=_counts, default=(), metavar="N[,N]", help=text)
@@ -188,10 +187,10 @@ def _of_machines(commands: Commands) -> None:
     sub.add_argument("--profile", default="", metavar="DIR", help="write a trace of one step there")
     sub.add_argument("--json", action="store_true", help="print all numbers as JSON")
     text = "Say which layers of the sandbox for model-written programs hold here, and attack it."
-    _bare(commands, "sandbox-check", text)
+    _command(commands, "sandbox-check", text)
 
 
-def _bare(commands: Commands, name: str, text: str) -> argparse.ArgumentParser:
+def _command(commands: _Commands, name: str, text: str) -> argparse.ArgumentParser:
     """A command with its help and examples, and no options yet."""
     return commands.add_parser(
         name,
@@ -203,24 +202,24 @@ def _bare(commands: Commands, name: str, text: str) -> argparse.ArgumentParser:
     )
 
 
-def _on_workdir(commands: Commands, name: str, text: str) -> argparse.ArgumentParser:
-    sub = _bare(commands, name, text)
+def _command_on_workdir(commands: _Commands, name: str, text: str) -> argparse.ArgumentParser:
+    sub = _command(commands, name, text)
     sub.add_argument("--workdir", required=True, help="the folder that holds everything of the run")
     return sub
 
 
-def _by_config(sub: argparse.ArgumentParser) -> None:
+def _add_config(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--config", required=True, help="a config file; --config.FIELD=VALUE changes a field")
 
 
-def _at_work(sub: argparse.ArgumentParser) -> None:
+def _add_work(sub: argparse.ArgumentParser) -> None:
     """A config, and what else trains or evaluates."""
-    _by_config(sub)
+    _add_config(sub)
     text = "unsafe: run model-written programs also where the sandbox does not hold"
     sub.add_argument("--sandbox", default="strict", choices=("strict", "unsafe"), help=text)
 
 
-def _on_hosts(sub: argparse.ArgumentParser) -> None:
+def _add_hosts(sub: argparse.ArgumentParser) -> None:
     text = (
         "where the same command runs on several hosts: auto on Cloud TPU, GKE, Slurm, MPI; else "
         "where the first one listens, how many there are, and which of them this is"

@@ -36,9 +36,10 @@ def rl_updater(
     *,
     begin: int,
 ) -> Updater:
-    """The updates of a stage on `pool`; `begin` came before it.
+    """Makes a stage's updates on `pool`; `begin` updates came before the stage.
 
-    `bank` has the first attempts to give, where the stage gives any.
+    `bank` has the first attempts to give, where the stage gives any; `reference` are all parameters of the
+    policy that the KL holds to.
     """
     devices = mesh_of(config)
     actor = actor.with_attempts(stage.attempts).with_critique(stage.critique)
@@ -49,12 +50,19 @@ def rl_updater(
         beta_2 = beta_2_after(stage, last)
         objective = objective_at(config, stage, step, beta_2)
         problems = batch_of(pool, seed=config.seed, step=begin + step, size=config.problems_per_step)
-        params = models.join(actor.model, frozen, state.params)
-        experience, graded = gather(config, stage, actor, params, problems, bank, step=begin + step)
+        experience, graded = gather(
+            config,
+            stage,
+            actor,
+            models.join(actor.model, frozen, state.params),  # maybe a copy, that the update has no room for
+            problems,
+            bank,
+            step=begin + step,
+        )
         arrangement = packed(hosts.fetch(experience.episodes.attempt), learner.samples, learner.micro_batches)
         experience = spread(experience, devices)
-        taken = (frozen, reference, experience, objective)
-        state, numbers = train_step(state, *taken, jnp.float32(rate), arrangement, learner=learner)
+        given = (frozen, reference, experience, objective)  # to the update, and to its diagnosis
+        state, numbers = train_step(state, *given, jnp.float32(rate), arrangement, learner=learner)
         row = ({"beta_2": beta_2} if stage.adapt_beta_2 else {}) | step_metrics(graded, numbers)
         if step == 0 and stage.name == offline.first_giver(config):  # for all stages that give them
             row["sampled"] += config.offline_attempts * len(pool)
@@ -64,7 +72,7 @@ def rl_updater(
             state,
             row,
             problems=[problem.id for problem in graded.problems],
-            batch=lambda: diagnosis.of_experience(state, *taken, learner),
+            batch=lambda: diagnosis.of_experience(state, *given, learner),
             reward=float(pay.sum(axis=1).mean()),
             shown={k: v for k, v in row.items() if k.startswith(("reward", "delta"))},
             transcript=transcript(graded, 0),

@@ -1,4 +1,4 @@
-"""An update of a supervised stage: the cross-entropy of the tokens that STaR or Pair-SFT imitates."""
+"""An update of a supervised stage: cross-entropy of the second attempts that STaR or Pair-SFT imitates."""
 
 from __future__ import annotations
 
@@ -29,30 +29,38 @@ def sft_updater(
     *,
     begin: int,
 ) -> Updater:
-    """The updates of a stage on what was found for it; `begin` came before it."""
+    """Makes a stage's updates on what was found for it; `begin` updates came before the stage."""
     actor = actor.with_attempts(stage.attempts).with_critique(False)
     frozen = models.frozen_of(actor.model, base)
     size, devices = config.problems_per_step * config.samples_per_problem, mesh_of(config)
-    scored = {"model": actor.model, "chunk": config.score_chunk, "mesh": devices}
-    scored["micro_batches"] = config.micro_batches
-    learned = {**scored, "optimizer": Optimizer(**config.optimizer.to_dict()), "remat": config.remat}
+    optimizer = Optimizer(**config.optimizer.to_dict())
+    shared = {  # by the update and its diagnosis
+        "model": actor.model,
+        "chunk": config.score_chunk,
+        "mesh": devices,
+        "micro_batches": config.micro_batches,
+    }
 
     def update(state: TrainState, step: int, rate: float, last: Mapping[str, Any] | None) -> Update:
         del last
         traces = batch_of(found.traces, seed=config.seed, step=begin + step, size=size)
         examples = spread(lay_out(traces, actor.slots, actor.format.pad), devices)
-        state, numbers = sft_step(state, frozen, examples, jnp.float32(rate), **learned)
+        state, numbers = sft_step(
+            state, frozen, examples, jnp.float32(rate), optimizer=optimizer, remat=config.remat, **shared
+        )
         row = {key: float(numbers[key]) for key in ("loss", "grad_norm")}
         row |= {"skipped": int(numbers["skipped"]), "examples": len(found.traces), "sampled": 0}
+        earlier = 0.0
         if step == 0:  # what was done before the first update counts there
             row |= found.composition | {"sampled": stage.attempts * found.tally["episodes"]}
+            earlier = found.seconds
         return Update(
             state,
             row,
             problems=[trace.problem for trace in traces],
-            batch=lambda: diagnosis.of_examples(state, frozen, examples, **scored),
+            batch=lambda: diagnosis.of_examples(state, frozen, examples, **shared),
             shown={"loss": row["loss"]},
-            seconds=0.0 if step else found.seconds,
+            seconds=earlier,
         )
 
     return update

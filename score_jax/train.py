@@ -101,7 +101,6 @@ def _stages(
     saved = lambda step: checkpoints.restore(step, blank, origin=origin)
     trained = lambda step: checkpoints.restore_params(step, blank, origin=origin)
     joined = lambda params: models.join(actor.model, models.frozen_of(actor.model, base), params)
-    reference_of = lambda name: base if name == "base" else joined(trained(end_of(config, name)))
     before, begin = untrained, 0  # the parameters that a stage finds, asked for where they are needed
     for key in config.stages:
         stage = config[key]
@@ -113,20 +112,22 @@ def _stages(
             supervised = stage.objective in SUPERVISED
             if supervised:
                 # Now, as the first update takes the memory of the parameters that sample.
-                policy = functools.partial(lambda found: joined(found()), before)
+                policy = functools.partial(lambda params: joined(params()), before)
                 found = examples.find(config, stage, actor, pool, policy, workdir, begin=begin)
                 del policy
             start = untrained if stage.start == "base" else before
             state = saved(newest) if resumed else fresh(start(), begin)
             del start, before  # the updates take the memory
             if supervised:
-                update = sft_updater(config, stage, actor, found, base, begin=begin)
+                updater = sft_updater(config, stage, actor, found, base, begin=begin)
             else:
-                reference = reference_of(stage.reference)
-                update = rl_updater(config, stage, actor, pool, bank, base, reference, begin=begin)
-                del reference
-            state = run_stage(config, stage, state, update, checkpoints, workdir, begin=begin)
-            del update  # what it holds is of no use to the next stage
+                reference = base
+                if stage.reference != "base":
+                    reference = joined(trained(end_of(config, stage.reference)))
+                updater = rl_updater(config, stage, actor, pool, bank, base, reference, begin=begin)
+                del reference  # the next stage has no room for that of this one
+            state = run_stage(config, stage, state, updater, checkpoints, workdir, begin=begin)
+            del updater
             before = functools.partial(lambda params: params, state.params)
         else:
             before = functools.partial(trained, end)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import ml_collections
 from etils import epath
@@ -24,13 +24,13 @@ class Update:
 
     Attributes:
       state: after it.
-      row: of metrics.jsonl, but for what the loop itself knows.
+      row: of metrics.jsonl, but for step, stage, learning_rate and seconds, which the loop knows.
       problems: the id of each learned row's problem.
-      batch: gives what is kept of the update if it was one skipped too many.
-      reward: by which checkpoints are compared, see `Note`. Without a training reward all are equally good.
+      batch: makes the diagnosis of this update; asked for where the run gives up.
+      reward: by which checkpoints are compared, see `retention.Note`; without one all are equally good.
       shown: numbers beside the progress bar.
-      transcript: one of its episodes as text.
-      seconds: that went into it before its stage's loop began.
+      transcript: one of its episodes as text, "" for none.
+      seconds: that its stage took before the loop began; they go into the row's.
     """
 
     state: TrainState
@@ -43,16 +43,27 @@ class Update:
     seconds: float = 0.0
 
 
-# Makes an update: of the state before it, which is given away; its number in the stage, from 0; the learning
-# rate; and the run's row of metrics.jsonl before it, None at the first.
-Updater = Callable[[TrainState, int, float, Mapping[str, Any] | None], Update]
+@runtime_checkable
+class Updater(Protocol):
+    """Makes the updates of a stage."""
+
+    def __call__(self, state: TrainState, step: int, rate: float, last: Mapping[str, Any] | None) -> Update:
+        """One update.
+
+        Args:
+          state: before it; donated, not to be used afterwards.
+          step: its number among the stage's, from 0.
+          rate: the learning rate.
+          last: the run's row of metrics.jsonl before it, None at the first.
+        """
+        ...
 
 
 def run_stage(
     config: ml_collections.ConfigDict,
     stage: ml_collections.ConfigDict,
     state: TrainState,
-    update: Updater,
+    updater: Updater,
     checkpoints: Checkpoints,
     workdir: epath.Path,
     *,
@@ -64,7 +75,7 @@ def run_stage(
       config: the run's.
       stage: the stage's part of it.
       state: `begin` updates or more came before it.
-      update: makes one.
+      updater: makes its updates.
       checkpoints: what is due is saved there.
       workdir: has metrics.jsonl.
       begin: updates that came before the stage.
@@ -81,18 +92,26 @@ def run_stage(
     ):
         for step in range(done, stage.steps):
             start, rate = time.monotonic(), learning_rate_at(stage, step)
-            made = update(state, step, rate, metrics.last)
-            state, number = made.state, begin + step + 1
-            seconds = made.seconds + time.monotonic() - start
+            made = updater(state, step, rate, metrics.last)
+            state, number = made.state, begin + step + 1  # the run's own number, from 1
             known = {"step": number, "stage": stage.name, "learning_rate": rate}
+            seconds = time.monotonic() - start + made.seconds
             metrics.write({**known, **made.row, "seconds": seconds})
             if metrics.skipped >= config.max_skipped:
-                found = {"stage": stage.name, "step": number, "times": metrics.skipped}
-                diagnosis.give_up(workdir, state.params, made.batch(), made.problems, **found)
+                diagnosis.give_up(
+                    workdir,
+                    state.params,
+                    made.batch(),
+                    made.problems,
+                    stage=stage.name,
+                    step=number,
+                    times=metrics.skipped,
+                )
             rewards.append(made.reward)
             progress.advance(made.shown)
             if made.transcript and number % config.log.transcript_every == 0:
                 say(made.transcript)
+            del made  # its batch is not to lie beside the next one
             due = (step + 1) % config.checkpoint_every == 0 or step + 1 == stage.steps
             told = interruption.asked()
             if due or told:

@@ -134,6 +134,19 @@ def test_a_run_that_diverges_stops_with_a_diagnosis(folder, tmp_path, capfd):
     assert "3 skipped, their loss or gradient not finite" in (tmp_path / "report.html").read_text()
 
 
+def test_imitation_that_diverges_stops_with_a_diagnosis(tmp_path, capfd):
+    changes = {"stage1__learning_rate": 1e38, "stage1__warmup_steps": 0, "stage1__steps": 6}
+    changes |= {"task": "tiny:EvenRiddles", "max_skipped": 3}
+    args = options(tmp_path, "configs/quickstart_star.py", **changes)
+    error, _, rows, batch, said = stopped(tmp_path / "run", args, capfd)
+    assert error.startswith("score_jax train: star_1, update 4: ")
+    assert [row["skipped"] for row in rows] == [0, 1, 1, 1]
+    assert (said["stage"], said["step"], said["skipped"]) == ("star_1", 4, 3)
+    assert len(said["problems"]) == len(batch["logp"]) == 16
+    assert set(np.unique(batch["attempt"][batch["weight"] > 0])) == {2}
+    assert "logp_t2" in said["not_finite"] and not np.isfinite(batch["loss"]).all()
+
+
 def test_pretraining_that_diverges_stops_with_a_diagnosis(tmp_path, capfd):
     args = options(tmp_path, pretrain__guess__learning_rate=1e38, max_skipped=2)
     args += ["--config.pretrain.guess.steps=12", "--config.log.every=4"]
