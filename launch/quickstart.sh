@@ -51,7 +51,8 @@ while [ $# -gt 0 ]; do
   esac
   # What the caller names is relative to where the caller is.
   case $workdir in
-    /*) ;;
+    \~/*) workdir=$HOME/${workdir#*/} ;;
+    /* | *://*) ;;
     *) workdir=$caller/$workdir ;;
   esac
   shift
@@ -79,7 +80,7 @@ step report 'Writing the report: curves, intervals, and every pair of answers.'
 step summary 'What came out.'
 
 case $workdir in
-  /*) report=$workdir/report.html ;;
+  /* | *://*) report=$workdir/report.html ;;
   *) report=$PWD/$workdir/report.html ;;
 esac
 printf '\nDone. The report: %s\n' "$report"

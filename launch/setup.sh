@@ -89,12 +89,18 @@ if is_done; then exit 0; fi
 open_log
 if command -v flock >/dev/null; then
   exec 9>"$state/lock"
-  if ! flock -n 9; then
-    say 'Another set-up is at work in this folder; waiting for it ...'
-    flock 9
-    if is_done; then exit 0; fi
-    open_log
-  fi
+  locked=0
+  flock -n 9 || locked=$?
+  case $locked in
+    0) ;;
+    1)
+      say 'Another set-up is at work in this folder; waiting for it ...'
+      flock 9
+      if is_done; then exit 0; fi
+      open_log
+      ;;
+    *) say 'This folder cannot be locked; see that no other set-up is at work in it.' ;;
+  esac
 fi
 
 say "Setting up the Python environment in .venv ($accelerator); the first time takes some minutes ..."

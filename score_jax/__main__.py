@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import io
 import json
 import os
 import sys
@@ -33,6 +34,9 @@ def main(argv: list[str], *, alone: bool = False) -> int:
       alone: the process is there for it alone, and may end here.
     """
     args, rest = parse(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no Δ is no reason to end a run
     try:
         return run(args, rest)
     except KeyboardInterrupt:

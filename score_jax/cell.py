@@ -7,7 +7,7 @@ import dataclasses
 import gc
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -16,6 +16,7 @@ from etils import epath
 
 from score_jax import lock
 from score_jax.config import deciding
+from score_jax.log import say
 from score_jax.records import read_json
 
 _MAPS = Path("/proc/self/maps")  # Linux: a line for each memory map of this process
@@ -53,6 +54,34 @@ class Cell:
     def done(self) -> bool:
         """Whether all of it has been measured."""
         return read_json(self.workdir / "done.json").get("stamp") == self.stamp
+
+
+def in_turn(cells: Sequence[Cell], make: Callable[[Cell], None]) -> Iterator[Cell]:
+    """Makes cells one after the other, and gives each when it is done.
+
+    One that another process is at is passed over, and looked at again after the others: so several that are
+    given the same command share its cells.
+
+    Raises:
+      Held: what is left is all in other processes' hands.
+    """
+    left = list(cells)
+    while left:
+        held: list[Cell] = []
+        for cell in left:
+            if cell.done:  # by another process, meanwhile
+                continue
+            try:
+                make(cell)
+            except lock.Held as error:
+                refusal = error
+                held.append(cell)
+                say(f"Passed over, {error}.")
+            else:
+                yield cell
+        if len(held) == len(left):
+            raise refusal
+        left = held
 
 
 def cost_of(cells: Sequence[Cell]) -> float:

@@ -60,8 +60,11 @@ def counted(program: Traced, target: str, cache: epath.Path, say: Callable[[str]
     if not found:
         say(f"Compiling the {program.name} for {target}; this takes minutes for a large model ...")
         found = compile_and_count(program.lowered, PHASES[program.name])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, found)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, found)
+        except OSError as error:
+            say(f"WARNING: {cache} cannot be written ({error.strerror or error}): nothing is kept there.")
     read = [Region(**region | {"cost": Cost(**region["cost"])}) for region in found["regions"]]
     return Counted(
         name=program.name,

@@ -51,11 +51,15 @@ def dataset(workdir: epath.PathLike, output: epath.PathLike) -> epath.Path:
     if folder.exists():
         raise FileExistsError(f"--output={output}: is there already; name a new folder")
     names = {label: re.sub(r"\W+", "_", label).strip("_") for label in run.attempts}
-    (folder / "attempts").mkdir(parents=True)
-    for label, rows in run.attempts.items():
-        write_jsonl(folder / "attempts" / f"{names[label]}.jsonl", rows)
-    write_jsonl(folder / "results.jsonl", [plain(label, result) for label, result in run.results.items()])
-    write_text(folder / "README.md", card(run, names))
+    try:
+        (folder / "attempts").mkdir(parents=True)
+        for label, rows in run.attempts.items():
+            write_jsonl(folder / "attempts" / f"{names[label]}.jsonl", rows)
+        write_jsonl(folder / "results.jsonl", [plain(label, result) for label, result in run.results.items()])
+        write_text(folder / "README.md", card(run, names))
+    except OSError:
+        folder.rmtree(missing_ok=True)  # what is there already would be refused by the next try
+        raise
     return folder
 
 

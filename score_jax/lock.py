@@ -53,8 +53,8 @@ def hold(workdir: epath.PathLike, name: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if refusal := hosts.from_first(lambda: _take(stack, kind(workdir / f"{name}.lock"))):
             raise Held(
-                f"--workdir={workdir}: another `{name}` is at work there ({refusal}); wait for its end, "
-                "stop it, or give another --workdir"
+                f"{workdir}: another `{name}` is at work there ({refusal}); wait for its end, stop it, or "
+                "name another folder"
             )
         yield
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 from typing import NoReturn
 
@@ -85,8 +86,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The command and its options, and the --config.FIELD=VALUE overrides."""
-    return parser().parse_known_args(argv)
+    """The command and its options, and the --config.FIELD=VALUE overrides.
+
+    ~ is the user's home in both; the shell leaves it alone after `--workdir=`.
+    """
+    args, rest = parser().parse_known_args(argv)
+    return args, [re.sub(r"(?<==)~(?=/|$)", os.path.expanduser("~"), word, count=1) for word in rest]
 
 
 def parser() -> Parser:
@@ -126,7 +131,7 @@ def _of_checkpoints(commands: _Commands) -> None:
     sub.add_argument("problem", nargs="?", help="its text; without one you are asked for some")
     sub = _command_on_workdir(commands, "export", f"Write a checkpoint that the gemma package reads. {moved}")
     sub.add_argument("--checkpoint", default="best", help=chosen)
-    sub.add_argument("--output", required=True, help="the new folder")
+    sub.add_argument("--output", required=True, type=os.path.expanduser, help="the new folder")
 
 
 def _of_results(commands: _Commands) -> None:
@@ -138,7 +143,7 @@ def _of_results(commands: _Commands) -> None:
     sub.add_argument("--watch", nargs="?", type=int, const=30, default=0, metavar="SECONDS", help=text)
     text = "Write attempts and results as a folder that Hugging Face's datasets reads, with a card."
     sub = _command_on_workdir(commands, "dataset", f"{text} {_NO_CONFIG}")
-    sub.add_argument("--output", required=True, help="the new folder")
+    sub.add_argument("--output", required=True, type=os.path.expanduser, help="the new folder")
     text = "Print what a run came to: three numbers and two transcripts."
     _command_on_workdir(commands, "summary", f"{text} {_NO_CONFIG}")
     text = "Compare methods over seeds: work directories WORKDIR/METHOD/SEED, attempted on the same problems."
@@ -204,7 +209,8 @@ def _command(commands: _Commands, name: str, text: str) -> argparse.ArgumentPars
 
 def _command_on_workdir(commands: _Commands, name: str, text: str) -> argparse.ArgumentParser:
     sub = _command(commands, name, text)
-    sub.add_argument("--workdir", required=True, help="the folder that holds everything of the run")
+    text = "the folder that holds everything of the run"
+    sub.add_argument("--workdir", required=True, type=os.path.expanduser, help=text)
     return sub
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -87,11 +88,16 @@ def write_bytes(path: epath.PathLike, content: bytes) -> None:
     if not writes():
         return
     path = epath.Path(path)
-    draft = path.with_name(path.name + ".tmp")
+    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # two processes may write the same file
     with writing(path):
-        draft.write_bytes(content)
-        to_disk(draft)
-        draft.replace(path)
+        try:
+            draft.write_bytes(content)
+            to_disk(draft)
+            draft.replace(path)
+        except Exception:
+            with contextlib.suppress(Exception):
+                draft.unlink()
+            raise
         to_disk(path.parent)
 
 
@@ -104,6 +110,9 @@ def to_disk(path: epath.PathLike) -> None:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # some shared folders cannot bring a folder to disk
+                raise
         finally:
             os.close(descriptor)
 

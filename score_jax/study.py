@@ -14,7 +14,7 @@ import ml_collections
 import rich.table
 from etils import epath
 
-from score_jax.cell import Cell, holding
+from score_jax.cell import Cell, holding, in_turn
 from score_jax.checkpoint import Checkpoints
 from score_jax.clock import Clock, spoken
 from score_jax.config import check_workdir, judged_by
@@ -23,6 +23,7 @@ from score_jax.findings import findings_of
 from score_jax.log import console, say
 from score_jax.measure import measure
 from score_jax.records import read_json, read_jsonl, write_json
+from score_jax.study_cells import attempts_digest
 from score_jax.study_plan import measured_with, plan
 from score_jax.train import train
 
@@ -30,7 +31,7 @@ from score_jax.train import train
 def study(
     config: ml_collections.ConfigDict, workdir: epath.Path, *, fast: bool = False, sandbox: str = "strict"
 ) -> None:
-    """Makes what is missing of a study; the same call again goes on.
+    """Makes what is missing of a study; the same call again goes on, and beside another one they share it.
 
     Args:
       config: a run's config with the sections `methods` and `study`, see configs/study_quickstart.py.
@@ -40,6 +41,7 @@ def study(
 
     Raises:
       ValueError: a row cannot work, or lies in `workdir` with another config; known before any compute.
+      Held: others are at work on all that is left.
     """
     every = plan(config, workdir)
     cells = plan(config, workdir, fast=True) if fast else every
@@ -49,12 +51,15 @@ def study(
     workdir.mkdir(parents=True, exist_ok=True)
     with clock.writing():  # before the first cell, too: a page can be made of it
         write_findings(config, workdir, every)
-    for number, cell in enumerate(left, start=len(cells) - len(left) + 1):
-        say(f"\n== {cell.row}, seed {cell.seed}: {number} of {len(cells)}")
+
+    def timed(cell: Cell) -> None:
+        say(f"\n== {cell.row}, seed {cell.seed}: {sum(each.done for each in cells) + 1} of {len(cells)}")
         with clock.on(cell):
             make(cell, sandbox)
+
+    for _ in in_turn(left, timed):
         console.print(progress(cells, clock))
-        if clock.may_write() or number == len(cells):
+        if clock.may_write() or all(cell.done for cell in cells):
             with clock.writing():
                 write_findings(config, workdir, every)
     if not left:
@@ -64,15 +69,18 @@ def study(
 def make(cell: Cell, sandbox: str) -> None:
     """Trains, evaluates and measures a cell; what was done before is not done again."""
     with holding(cell, "study"):
-        _make(cell, sandbox)
+        if not cell.done:
+            _make(cell, sandbox)
 
 
 def _make(cell: Cell, sandbox: str) -> None:
     marker = cell.workdir / "done.json"
     train(cell.config, cell.workdir, sandbox)
-    if read_json(marker).get("evaluated") != cell.stamp:
+    known = read_json(marker)
+    if known.get("evaluated") != cell.stamp:
         evaluate(cell.config, cell.workdir, "stages", sandbox)
-        write_json(marker, {"evaluated": cell.stamp})
+        known = {"evaluated": cell.stamp, "attempts": attempts_digest(cell.workdir)}
+        write_json(marker, known)
     measured = {}
     for name, section in cell.measures.items():
         config = measured_with(cell.config, section)
@@ -84,7 +92,7 @@ def _make(cell: Cell, sandbox: str) -> None:
         firsts = base_attempts(cell.workdir) if section.given else None
         measure(config, cell.workdir, name, chosen, samples=section.samples, firsts=firsts, sandbox=sandbox)
         measured[name] = list(chosen)
-    write_json(marker, {"stamp": cell.stamp, "evaluated": cell.stamp, "measures": measured})
+    write_json(marker, {"stamp": cell.stamp, **known, "measures": measured})
 
 
 def write_findings(config: ml_collections.ConfigDict, workdir: epath.Path, cells: Sequence[Cell]) -> None:

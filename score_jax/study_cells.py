@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,12 +52,24 @@ class Cells:
         return judged_by(self.config_of(row))
 
     def attempts(self, name: str, seed: int) -> list[dict]:
-        """The evaluated problems of ROW or ROW.CHECKPOINT, by id."""
+        """The evaluated problems of ROW or ROW.CHECKPOINT, by id.
+
+        Raises:
+          ValueError: the cell was evaluated otherwise since.
+        """
         row, _, checkpoint = name.partition(".")
         checkpoint = checkpoint or self.last(row)
 
         def read() -> list[dict]:
-            rows = read_jsonl(self.folder(row, seed) / "attempts.jsonl")
+            folder = self.folder(row, seed)
+            # A cell that was made before its attempts had a digest goes unchecked.
+            digest = read_json(folder / "done.json").get("attempts")
+            if digest is not None and digest != attempts_digest(folder):
+                raise ValueError(
+                    f"{folder / 'attempts.jsonl'} is not as the study left it, but of an `evaluate` since; "
+                    f"remove {folder / 'done.json'}, and the study evaluates the row anew"
+                )
+            rows = read_jsonl(folder / "attempts.jsonl")
             return sorted((r for r in rows if r["checkpoint"] == checkpoint), key=lambda r: r["id"])
 
         return self._once(("attempts", row, seed, checkpoint), read)
@@ -84,6 +97,11 @@ class Cells:
         if what not in self._read:
             self._read[what] = read()
         return self._read[what]
+
+
+def attempts_digest(folder: Path) -> int:
+    """Of a cell's evaluated attempts: what a study shows of it."""
+    return zlib.crc32((folder / "attempts.jsonl").read_bytes())
 
 
 def rewards(rows: Sequence[Mapping]) -> Float[np.ndarray, "n N"]:

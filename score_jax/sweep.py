@@ -14,7 +14,7 @@ from typing import Any
 import ml_collections
 from etils import epath
 
-from score_jax.cell import Cell, holding
+from score_jax.cell import Cell, holding, in_turn
 from score_jax.clock import Clock, spoken
 from score_jax.config import check_workdir, judged_by
 from score_jax.config_check import flatten
@@ -31,7 +31,7 @@ from score_jax.train import train
 def sweep(
     config: ml_collections.ConfigDict, workdir: epath.Path, *, only: str = "", sandbox: str = "strict"
 ) -> None:
-    """Makes what is missing of a sweep; the same call again goes on.
+    """Makes what is missing of a sweep; the same call again goes on, and beside another one they share it.
 
     Args:
       config: a run's config with the section `sweep`, see configs/sweeps/alpha_beta_2.py.
@@ -41,6 +41,7 @@ def sweep(
 
     Raises:
       ValueError: a point cannot work, or lies in `workdir` with another config; known before any compute.
+      Held: others are at work on all that is left.
     """
     points = expand(config)
     every = {point.name: cell_of(point, workdir) for point in points}
@@ -50,10 +51,13 @@ def sweep(
     clock, left = Clock(), [cell for cell in wanted if not cell.done]
     workdir.mkdir(parents=True, exist_ok=True)
     found = write_findings(config, workdir, points, every)  # before the first point, too: see `report`
-    for number, cell in enumerate(left, start=len(wanted) - len(left) + 1):
-        say(f"\n== {cell.row}: {number} of {len(wanted)}")
+
+    def timed(cell: Cell) -> None:
+        say(f"\n== {cell.row}: {sum(each.done for each in wanted) + 1} of {len(wanted)}")
         with clock.on(cell):
             make(cell, sandbox)
+
+    for _ in in_turn(left, timed):
         found = write_findings(config, workdir, points, every)
         say(progress(wanted, found, clock))
     if not left:
@@ -84,7 +88,8 @@ def make(cell: Cell, sandbox: str) -> None:
     The rewards are kept apart from attempts.jsonl, where another split may take their place later.
     """
     with holding(cell, "sweep"):
-        _make(cell, sandbox)
+        if not cell.done:
+            _make(cell, sandbox)
 
 
 def _make(cell: Cell, sandbox: str) -> None:

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from test_summary import row, write
 
+from score_jax import records
 from score_jax.__main__ import main
 
 
@@ -40,6 +41,20 @@ def test_the_card_names_the_files_of_every_evaluation(folder):
     assert "- `task`: my_task:Mine" in text and "- `stage2.alpha`: 5.0" in text
     fields = {line.split("`")[1] for line in text.splitlines() if line.startswith("| `")}
     assert fields == set(read_lines(folder / "attempts" / "stage_two.jsonl")[0])
+
+
+def test_what_could_not_be_written_does_not_stand_in_the_way_of_the_next_try(folder, tmp_path, monkeypatch):
+    command = ["dataset", f"--workdir={tmp_path / 'run'}", f"--output={tmp_path / 'again'}"]
+
+    def full(path, _):
+        raise records.Unwritable(path, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("score_jax.dataset.write_text", full)
+        assert main(command) == 74
+    assert not (tmp_path / "again").exists()
+    assert main(command) == 0
+    assert (tmp_path / "again" / "README.md").read_text() == (folder / "README.md").read_text()
 
 
 def test_a_row_of_results_has_the_ends_of_its_intervals(folder):

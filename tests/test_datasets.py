@@ -19,6 +19,7 @@ from score_jax.datasets.jsonl import Jsonl
 from score_jax.datasets.mbpp import MBPP
 from score_jax.datasets.mbpp_r import MBPPR
 from score_jax.datasets.number_riddles import NumberRiddles
+from score_jax.records import Unwritable
 from score_jax.task import Answer, load_task
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -361,9 +362,24 @@ def test_two_processes_may_prepare_the_same_data_at_once(task_of, monkeypatch):
     assert list(task_of(GSM8K, train=[rows.GSM8K]).problems("train")) == list(others[0])
 
 
-def test_data_that_cannot_be_written_are_no_data(task_of, tmp_path):
+def test_a_builder_from_before_the_data_were_prepared_knows_of_them(task_of, monkeypatch):
+    """Another process prepares them between two moments of ours: when we look, and when we begin."""
+    init, builders = gsm8k.Builder.__init__, []
+
+    def meanwhile(self, *args):
+        init(self, *args)
+        builders.append(self)
+        if len(builders) == 1:
+            task_of(GSM8K, train=[rows.GSM8K]).problems("train")
+
+    monkeypatch.setattr(gsm8k.Builder, "__init__", meanwhile)
+    assert len(task_of(GSM8K, train=[rows.GSM8K]).problems("train")) == 1
+    assert len(builders) == 3
+
+
+def test_data_that_cannot_be_written_name_their_field(task_of, tmp_path):
     (tmp_path / "prepared").write_text("a file where the folder should be")
-    with pytest.raises(OSError):
+    with pytest.raises(Unwritable, match=r"config\.data_dir: cannot be written"):
         task_of(GSM8K, train=[rows.GSM8K]).problems("train")
 
 

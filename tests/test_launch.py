@@ -243,6 +243,16 @@ def test_of_two_set_ups_at_once_one_waits_for_the_other(checkout):
     assert checkout.uv_calls() == ["venv", "sync requirements.txt"]
 
 
+def test_a_folder_that_cannot_be_locked_is_set_up_all_the_same(checkout):
+    (checkout.bin / "flock").unlink(missing_ok=True)
+    (checkout.bin / "flock").write_text("#!/usr/bin/env bash\nexit 71\n")
+    (checkout.bin / "flock").chmod(0o755)
+    done = checkout.run("setup")
+    assert done.returncode == 0
+    assert "cannot be locked" in done.stdout + done.stderr
+    assert checkout.uv_calls() == ["venv", "sync requirements.txt"]
+
+
 # Notes its arguments, and fails at the step that FAIL_AT names.
 STUB_PACKAGE = """
 import os, sys
@@ -270,6 +280,15 @@ def test_quickstart_keeps_its_run_in_the_project_by_default(checkout):
     assert "--workdir=runs/quickstart\n" in (checkout.root / "steps").read_text()
     report = checkout.root / "runs" / "quickstart" / "report.html"
     assert done.stdout.splitlines()[-1].endswith(str(report))
+
+
+@pytest.mark.parametrize("given", ["gs://bucket/run", "~/run"])
+def test_quickstart_leaves_a_bucket_and_finds_the_home(checkout, given):
+    checkout.add_module("score_jax/__main__.py", STUB_PACKAGE)
+    done = checkout.run("quickstart", f"--workdir={given}")
+    meant = given.replace("~", str(checkout.elsewhere))
+    assert f"--workdir={meant}\n" in (checkout.root / "steps").read_text()
+    assert done.stdout.splitlines()[-1].endswith(f"{meant}/report.html")
 
 
 def test_quickstart_stops_at_the_step_that_fails(checkout):

@@ -3,10 +3,13 @@
 import errno
 import json
 import os
+import pwd
+import types
 
 import pytest
 from etils import epath
 
+from score_jax import manifest
 from score_jax.manifest import FILE, about_of, differences, fault_of, write_manifest
 
 
@@ -27,6 +30,14 @@ def test_an_untouched_folder_has_no_fault(folder):
     assert fault_of(folder, thorough=True) == fault_of(folder, thorough=False) == ""
     assert about_of(folder) == {"note": [1, 2.5]}
     assert set(json.loads((folder / FILE).read_text())["files"]) == {"deep/er/array", "empty"}
+
+
+def test_the_files_may_belong_to_somebody_whom_the_system_does_not_know(folder, monkeypatch):
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert fault_of(folder, thorough=True) == fault_of(folder, thorough=False) == ""
 
 
 @pytest.mark.parametrize("place", [0, 12_345, 25_599])
@@ -68,7 +79,10 @@ def test_what_cannot_be_looked_at_is_not_called_damaged(folder, monkeypatch, met
     def fail(path, *_, **__):
         raise OSError(number, os.strerror(number), str(path))
 
-    monkeypatch.setattr(type(folder), method, fail)
+    if method == "stat":
+        monkeypatch.setattr(manifest, "os", types.SimpleNamespace(stat=fail))
+    else:
+        monkeypatch.setattr(type(folder), method, fail)
     with pytest.raises(OSError, match=os.strerror(number)):
         fault_of(folder, thorough=True)
 

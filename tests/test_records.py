@@ -1,13 +1,18 @@
 """Records on disk: what cannot be written or read is told by its name; what was written is on the disk."""
 
+import contextlib
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from etils import epath
 
 from score_jax import records
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
@@ -53,7 +58,40 @@ def test_a_file_is_on_the_disk_before_it_takes_the_old_ones_place(tmp_path, monk
     records.write_text(path, "new")
     assert [text for _, text in done] == ["old", "new"]
     if Path("/proc/self/fd").exists():
-        assert [place for place, _ in done] == [tmp_path / "x.json.tmp", tmp_path]
+        assert [place for place, _ in done] == [tmp_path / f"x.json.{os.getpid()}.tmp", tmp_path]
+
+
+def test_processes_that_write_the_same_file_do_not_get_in_each_others_way(tmp_path):
+    code = "import sys; from score_jax.records import write_text\n"
+    code += "for _ in range(200): write_text(sys.argv[1], sys.argv[2] * 100_000)"
+    command = [sys.executable, "-c", code, str(tmp_path / "x")]
+    with contextlib.ExitStack() as stack:
+        writers = [stack.enter_context(subprocess.Popen([*command, sign], cwd=ROOT)) for sign in "ab"]
+        while any(writer.poll() is None for writer in writers):
+            if (tmp_path / "x").exists():
+                assert (tmp_path / "x").read_text() in ("a" * 100_000, "b" * 100_000)
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_what_could_not_be_written_leaves_no_draft(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    records.write_text(tmp_path / "x", "old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(records.Unwritable, match="No space left"):
+        records.write_text(tmp_path / "x", "new")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("x", "old")]
+
+
+def test_a_folder_that_cannot_be_brought_to_disk_is_let_be(tmp_path, monkeypatch):
+    def invalid(_):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fsync", invalid)
+    records.write_text(tmp_path / "x", "new")
+    assert (tmp_path / "x").read_text() == "new"
 
 
 def test_a_bucket_has_nothing_to_bring_to_disk(monkeypatch):

@@ -3,7 +3,10 @@
 import gc
 import json
 import shutil
+import subprocess
+import sys
 import weakref
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -24,6 +27,15 @@ from score_jax.study_cells import Cells
 from score_jax.study_plan import cell_of, plan
 from score_jax.task import training_task
 
+ROOT = Path(__file__).resolve().parents[1]
+HOLDER = """
+import sys, time
+from score_jax.lock import hold
+with hold(sys.argv[1], "study"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+PIPED = {"cwd": ROOT, "stdout": subprocess.PIPE}
 STUDY = "configs/study_quickstart.py"
 SMALL = test_quickstart.SMALL | {
     "task": "tiny:EvenRiddles",
@@ -239,6 +251,36 @@ def test_what_was_evaluated_is_not_evaluated_again(made, tmp_path, monkeypatch, 
     assert found_in(tmp_path)["missing"] == []
     assert main(["compare", f"--workdir={tmp_path / 'study'}", "--method=base"]) == 0  # a run without stages
     assert "| base | 1 |" in capsys.readouterr().out
+
+
+def test_two_studies_share_the_cells(made, tmp_path, capsys):
+    """One finds the other at work on a row, makes what else there is, and says what it left."""
+    shutil.copytree(made / "study" / "bases", tmp_path / "study" / "bases")
+    few = {"study__rows": ("base", "score"), "study__fast__rows": ("base",), "study__seeds": (0,)}
+    few |= {"study__pools": (), "study__pool_rows": ()}
+    with subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path / "study/base/0"], **PIPED) as other:
+        assert other.stdout.readline() == b"held\n"
+        assert run(tmp_path, **few) == 75
+        other.kill()
+    said = capsys.readouterr()
+    assert "study/base/0: another `study` is at work there" in said.err
+    assert found_in(tmp_path)["missing"] == ["base/0"]
+    assert run(tmp_path, **few) == 0
+    assert found_in(tmp_path)["missing"] == []
+
+
+def test_attempts_of_another_evaluation_are_not_taken_for_the_studys(made, tmp_path, capsys):
+    shutil.copytree(made / "study", tmp_path / "study")
+    changes = {"study__seeds": (0,)}
+    workdir = tmp_path / "study" / "score" / "0"
+    rows = (workdir / "attempts.jsonl").read_text()
+    (workdir / "attempts.jsonl").write_text(rows.replace('"split": "test"', '"split": "validation"'))
+    assert run(tmp_path, **changes) == 2
+    said = capsys.readouterr().err
+    assert f"{workdir / 'attempts.jsonl'} is not as the study left it" in said
+    (workdir / "done.json").unlink()
+    assert run(tmp_path, **changes) == 0
+    assert (workdir / "attempts.jsonl").read_text() == rows
 
 
 def test_fast_after_the_whole_study_keeps_its_findings(made):

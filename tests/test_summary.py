@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 
 import pytest
 import rich.console
@@ -35,6 +36,15 @@ def write(workdir, *groups):
     (workdir / "attempts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     results = {group[0]["checkpoint"]: result_of(group) for group in groups}
     (workdir / "results.json").write_text(json.dumps(results))
+
+
+def test_a_terminal_that_lacks_a_letter_gets_another(tmp_path, monkeypatch):
+    write(tmp_path, [row("base", "a", [1.0, 1.0])])
+    seen = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(seen, encoding="latin-1"))
+    assert main(["compare", f"--workdir={tmp_path}"]) == 2  # no seeds there
+    print("\N{GREEK CAPITAL LETTER DELTA}", flush=True)
+    assert seen.getvalue() == b"?\n"
 
 
 def test_three_numbers_before_and_after_and_two_transcripts(tmp_path, capsys):
@@ -124,6 +134,15 @@ def test_where_styles_show_there_are_no_brackets(monkeypatch):
     explain_marks()
     said = screen.file.getvalue()
     assert "\x1b[1;7m10\x1b[0m" in said and "[10]" not in said and "[...]" not in said
+
+
+def test_the_home_is_found_where_the_shell_leaves_it(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    fields = ["--config.base_dir=~/b", "--config.x=a~/b", "--config.y=~b"]
+    args, rest = parse(["train", "--config=c.py", "--workdir=~/runs/a", *fields])
+    assert args.workdir == "/home/me/runs/a"
+    assert rest == ["--config.base_dir=/home/me/b", "--config.x=a~/b", "--config.y=~b"]
+    assert parse(["dataset", "--workdir=gs://b/~/c", "--output", "~/d"])[0].output == "/home/me/d"
 
 
 @pytest.mark.parametrize("command", sorted(EXAMPLES))

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import tensorflow_datasets as tfds
 
+from score_jax.records import Unwritable
+
 
 def prepared[Builder: tfds.core.DatasetBuilder](make: Callable[[], Builder]) -> Builder:
     """A builder whose data set lies ready.
@@ -17,14 +19,14 @@ def prepared[Builder: tfds.core.DatasetBuilder](make: Callable[[], Builder]) -> 
       make: gives a new builder.
 
     Raises:
-      OSError: the data set cannot be written.
+      Unwritable: the data set cannot be.
     """
     tfds.disable_progress_bar()
     builder = make()
     try:
         builder.download_and_prepare()
-    except OSError:
-        builder = make()  # a builder looks for what is prepared when it is made
-        if not builder.is_prepared():
-            raise
-    return builder
+    except OSError as error:
+        if not make().is_prepared():
+            raise Unwritable(f"{builder.data_path}, in config.data_dir", error) from error
+    # A builder knows what is prepared when it is made, or has prepared it: not what another did meanwhile.
+    return builder if builder.info.splits else make()
