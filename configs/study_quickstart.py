@@ -182,7 +182,7 @@ def plan() -> ml_collections.ConfigDict:
     )
     study.fast = ml_collections.ConfigDict()
     study.fast.seeds = (0,)
-    study.fast.rows = ("base", "score", "multi_turn", "single_turn", "no_stage_one", "no_shaping", "pair_sft")
+    study.fast.rows = ("base", "self_refine", "score", "multi_turn", "single_turn")
     study.fast.pools = ()
     study.fast.pool_rows = ()
     study.tables = tables()

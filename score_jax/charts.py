@@ -39,7 +39,7 @@ VARIABLES |= {colour: f"--t{i + 1}" for i, colour in enumerate(ATTEMPT)}
 # The page's light colours and font, for drawings that stand alone.
 LIGHT = {
     "--paper": "#fdfdfb", "--ink": "#1c2126", "--muted": "#5a626c", "--rule": "#dcdcd5", "--up": "#1d5fae",
-    "--down": "#b0470c", "--t1": "#75706a", "--t2": "#1d5fae", "--t3": "#0b7565", "--t4": "#7a4bb0",
+    "--down": "#b0470c", "--t1": "#736e68", "--t2": "#1d5fae", "--t3": "#0b7565", "--t4": "#7a4bb0",
     "--sans": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif",
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from colours import contrast, schemes_of
 
 from score_jax import charts, metrics, report
 from score_jax.__main__ import main
@@ -440,3 +441,19 @@ def test_rows_by_what_the_last_attempt_did():
     assert found == {"corrected": [0, 4], "spoiled": [1], "unchanged": [2]}
     with pytest.raises(ValueError, match="outcome = 'better': choose one of corrected, spoiled, unchanged"):
         of_outcome(rows, "better")
+
+
+TEXT = ("--ink", "--muted", "--up", "--down", "--t1", "--t2", "--t3", "--t4")
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_every_colour_can_be_read_on_what_it_stands_on(scheme):
+    """WCAG 2.1 AA: 4.5 for text, as each colour is somewhere, 3 for what shows where the keyboard is."""
+    page = Path(report.__file__).with_name("page.html.j2")
+    colour = schemes_of(page.read_text())[scheme]
+    for ground in ("--paper", "--panel"):
+        for name in TEXT:
+            assert contrast(colour[name], colour[ground]) >= 4.5, (name, ground)
+        assert contrast(colour["--focus"], colour[ground]) >= 3, ground
+    for wash in ("--up-wash", "--down-wash"):  # changed words
+        assert contrast(colour["--ink"], colour[wash]) >= 4.5, wash

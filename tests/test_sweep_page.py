@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from colours import contrast, schemes_of
 from test_report import Page
 from test_study_page import cells, section, words
 
@@ -126,24 +127,10 @@ def test_the_shades_follow_the_numbers():
     assert shades == pytest.approx(wanted, abs=1e-4)
 
 
-def contrast(one, other) -> float:
-    """WCAG 2's, of two colours as #rrggbb."""
-    light = []
-    for colour in (one, other):
-        parts = np.array(colour) / 255
-        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
-        light.append(linear @ [0.2126, 0.7152, 0.0722])
-    return (max(light) + 0.05) / (min(light) + 0.05)
-
-
 def test_numbers_can_be_read_on_every_shade(tmp_path):
-    style = page_of(tmp_path, made(GRID, KINDS)).source
-    schemes = [dict(re.findall(r"(--\w+): #(\w{6})", part)) for part in style.split(":root {")[1:3]]
+    schemes = schemes_of(page_of(tmp_path, made(GRID, KINDS)).source)
     assert len(schemes) == 2
-    for scheme in schemes:
-        colour = {
-            name: np.array([int(text[i : i + 2], 16) for i in (0, 2, 4)]) for name, text in scheme.items()
-        }
+    for colour in schemes:
         for share in (0.06, 0.42):
             shade = share * colour["--up"] + (1 - share) * colour["--paper"]
             assert contrast(colour["--ink"], shade) > 4.5
