@@ -76,7 +76,7 @@ def in_turn(cells: Sequence[Cell], make: Callable[[Cell], None]) -> Iterator[Cel
             except lock.Held as error:
                 refusal = error
                 held.append(cell)
-                say(f"Passed over, {error}.")
+                say(f"Passed over, {str(error).partition(';')[0]}.")  # without the mend: this is one
             else:
                 yield cell
         if len(held) == len(left):

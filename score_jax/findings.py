@@ -224,7 +224,8 @@ def by_attempt(cells: Cells, rows: Sequence[str]) -> dict[str, Any]:
 def pools(cells: Cells, rows: Sequence[str]) -> dict[str, Any]:
     """Accuracies against the number of training problems, of the methods that have several.
 
-    Of the seeds that all of these have: else points would differ by their base models, too.
+    A point is drawn where it has all seeds of SCoRe's points: else points would differ by their base models,
+    too.
     """
     named: dict[str, dict[int, str]] = {}
     for row in rows:
@@ -233,10 +234,12 @@ def pools(cells: Cells, rows: Sequence[str]) -> dict[str, Any]:
     several = {method: sizes for method, sizes in named.items() if len(sizes) > 1}
     if several and "base" in named:  # trained on none of them: a level to hold the others against
         several["base"] = {size: "base" for sizes in several.values() for size in sizes}
-    seeds = cells.seeds(*(row for sizes in several.values() for row in sizes.values()))
+    compared = several.get(SCORE) or next(iter(several.values()), {})
+    seeds = cells.seeds(*compared.values())
     of = lambda row: [rewards(cells.attempts(row, seed)) for seed in seeds]
-    return {
-        method: figures.pool_curve({size: of(row) for size, row in sizes.items()})
-        for method, sizes in several.items()
-        if seeds
-    }
+    found = {}
+    for method, sizes in several.items():
+        points = {size: of(row) for size, row in sizes.items() if {*seeds} <= {*cells.seeds(row)}}
+        if seeds and len(points) > 1:
+            found[method] = figures.pool_curve(points)
+    return found

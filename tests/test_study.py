@@ -9,6 +9,7 @@ import weakref
 from pathlib import Path
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 import test_quickstart
@@ -168,6 +169,26 @@ def test_the_points_of_pools_are_of_the_same_seeds(made):
     found = pools(Cells(load_config(STUDY, options(made)[1:]), made / "study", done), rows)
     estimates = [estimate for curve in found.values() for estimate in curve["acc_t2"]]
     assert [len(estimate["by_seed"]) for estimate in estimates] == [1] * 4
+
+
+def test_a_point_of_fewer_seeds_than_scores_is_left_out():
+    class Few:
+        config = ml_collections.ConfigDict({"train_problems": 768})
+
+        def seeds(self, *rows):
+            return [0] if "multi_turn@96" in rows else [0, 1]
+
+        def attempts(self, row, seed):
+            return [{"rewards": [0.0, float(seed)]}, {"rewards": [1.0, 1.0]}]
+
+    drawn = ["base", "score", "multi_turn", "score@96", "multi_turn@96", "score@384", "multi_turn@384"]
+    found = pools(Few(), drawn)
+    assert {method: curve["pool"] for method, curve in found.items()} == {
+        "base": [96, 384, 768],
+        "score": [96, 384, 768],
+        "multi_turn": [384, 768],
+    }
+    assert [estimate["by_seed"] for estimate in found["multi_turn"]["acc_t2"]] == [[0.5, 1.0]] * 2
 
 
 def test_at_the_base_own_and_fixed_first_attempts_are_the_same(made):
