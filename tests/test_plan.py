@@ -296,11 +296,11 @@ def test_a_program_is_compiled_once(tmp_path, capsys):
     assert first == again
     assert len(said) == 1
     counted(program, "there", epath.Path(tmp_path), said.append)
+    assert len(said) == 2
     full = tmp_path / "a file"
     full.write_text("")
     assert counted(program, "there", epath.Path(full), said.append) == first
     assert said[-1].startswith(f"WARNING: {full} cannot be written")
-    assert len(said) == 2
     assert first.regions
     assert first.temporary > 0
 
