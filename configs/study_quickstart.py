@@ -3,8 +3,9 @@
 Command   python -m score_jax study --config=configs/study_quickstart.py --workdir=runs/study [--fast]
           python -m score_jax report --workdir=runs/study
 Hardware  2 CPU cores
-Time      3.5 hours, reckoned: 99 rows and seeds of 2.1 minutes on 2 cores of an AMD EPYC, 3 base models
-          included; beside other work 4.6 hours
+Time      3.5 hours, reckoned: 99 rows and seeds of 2.1 minutes, 3 base models included, where two processes
+          of one core each (an AMD EPYC) share the work: the same command twice, with `taskset -c 0` and
+          `taskset -c 1` before it. Beside other work 4.6 hours. --fast: 23 minutes in one process
 Result    test split, greedy, mean of 3 seeds: Acc@t1 / Acc@t2 of the base 76.0 / 76.0, of naive RL
           80.8 / 82.7, of SCoRe 78.9 / 89.9; the rest is in notebooks/study.json
 """
