@@ -23,7 +23,7 @@ from score_jax.findings import findings_of
 from score_jax.log import console, say
 from score_jax.measure import measure
 from score_jax.records import read_json, read_jsonl, write_json
-from score_jax.study_cells import attempts_digest
+from score_jax.study_cells import digests_of
 from score_jax.study_plan import measured_with, plan
 from score_jax.train import train
 
@@ -79,7 +79,8 @@ def _make(cell: Cell, sandbox: str) -> None:
     known = read_json(marker)
     if known.get("evaluated") != cell.stamp:
         evaluate(cell.config, cell.workdir, "stages", sandbox)
-        known = {"evaluated": cell.stamp, "attempts": attempts_digest(cell.workdir)}
+        rows = read_jsonl(cell.workdir / "attempts.jsonl")
+        known = {"evaluated": cell.stamp, "attempts": digests_of(rows)}
         write_json(marker, known)
     measured = {}
     for name, section in cell.measures.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -62,15 +63,15 @@ class Cells:
 
         def read() -> list[dict]:
             folder = self.folder(row, seed)
-            # A cell that was made before its attempts had a digest goes unchecked.
-            digest = read_json(folder / "done.json").get("attempts")
-            if digest is not None and digest != attempts_digest(folder):
+            every = read_jsonl(folder / "attempts.jsonl")
+            # A cell that was made before its attempts had digests goes unchecked.
+            left = read_json(folder / "done.json").get("attempts", {}).get(checkpoint)
+            if left is not None and left != digests_of(every).get(checkpoint):
                 raise ValueError(
                     f"{folder / 'attempts.jsonl'} is not as the study left it, but of an `evaluate` since; "
                     f"remove {folder / 'done.json'}, and the study evaluates the row anew"
                 )
-            rows = read_jsonl(folder / "attempts.jsonl")
-            return sorted((r for r in rows if r["checkpoint"] == checkpoint), key=lambda r: r["id"])
+            return sorted((r for r in every if r["checkpoint"] == checkpoint), key=lambda r: r["id"])
 
         return self._once(("attempts", row, seed, checkpoint), read)
 
@@ -99,9 +100,13 @@ class Cells:
         return self._read[what]
 
 
-def attempts_digest(folder: Path) -> int:
-    """Of a cell's evaluated attempts: what a study shows of it."""
-    return zlib.crc32((folder / "attempts.jsonl").read_bytes())
+def digests_of(rows: Sequence[Mapping]) -> dict[str, int]:
+    """Of a cell's evaluated attempts, by their checkpoint: another one may be evaluated beside them."""
+    found: dict[str, int] = {}
+    for row in rows:
+        line = json.dumps(row).encode()
+        found[row["checkpoint"]] = zlib.crc32(line, found.get(row["checkpoint"], 0))
+    return found
 
 
 def rewards(rows: Sequence[Mapping]) -> Float[np.ndarray, "n N"]:

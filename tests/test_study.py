@@ -295,6 +295,9 @@ def test_attempts_of_another_evaluation_are_not_taken_for_the_studys(made, tmp_p
     changes = {"study__seeds": (0,)}
     workdir = tmp_path / "study" / "score" / "0"
     rows = (workdir / "attempts.jsonl").read_text()
+    beside = rows.splitlines(keepends=True)[-1].replace('"stage_two"', '"best"')
+    (workdir / "attempts.jsonl").write_text(rows + beside)  # another checkpoint changes nothing
+    assert run(tmp_path, **changes) == 0
     (workdir / "attempts.jsonl").write_text(rows.replace('"split": "test"', '"split": "validation"'))
     assert run(tmp_path, **changes) == 2
     said = capsys.readouterr().err
