@@ -11,6 +11,7 @@ from jaxtyping import Float
 from score_jax.config import config_of, judged_by
 from score_jax.estimates import differences_of, statistics_of
 from score_jax.metrics import aligned
+from score_jax.percent import with_interval
 from score_jax.records import read_jsonl, write_json
 
 Runs = dict[str, list[Float[np.ndarray, "n N"]]]  # method -> rewards of each seed, problems in one order
@@ -127,12 +128,7 @@ def as_markdown(found: Mapping) -> str:
         "|---" * (len(heads) + 1) + "|",
     ]
     for name, row in found["table"].items():
-        cells = [_cell(row[statistic]) for statistic in shown]
-        gain = _cell(gains[name], signed=True) if name in gains else ""
+        cells = [with_interval(*row[statistic]) for statistic in shown]
+        gain = with_interval(*gains[name], signed=True) if name in gains else ""
         lines.append(f"| {name} | {found['seeds'][name]} | " + " | ".join(cells) + f" | {gain} |")
     return "\n".join(lines)
-
-
-def _cell(interval: list[float], signed: bool = False) -> str:
-    value, low, high = (100 * number for number in interval)
-    return f"{value:{'+' if signed else ''}.1f} [{low:.1f}, {high:.1f}]"

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from score_jax.chat import Format
-from score_jax.report import MINUS
+from score_jax.percent import MINUS
 from score_jax.types import CONTEXT, PADDING
 
 _ABOVE, _BELOW = "70,135,220", "225,110,30"  # red, green, blue

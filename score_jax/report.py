@@ -13,12 +13,12 @@ from etils import epath
 from markupsafe import Markup
 
 from score_jax import alarms, charts, metrics
+from score_jax.percent import DASH, DELTA, direction, from_to, percent
 from score_jax.records import write_text
 from score_jax.run import Run, last_attempt, read_run
 
 TRANSCRIPT_BYTES = 8_000_000  # of JSON in the page; whole problems beyond it are counted, not shown
-MINUS = "\N{MINUS SIGN}"
-DELTA, ARROW = "\N{GREEK CAPITAL LETTER DELTA}", charts.ARROW
+ARROW = charts.ARROW
 
 # Config fields that the page's head shows, of the run and of each stage; all are listed below it.
 RUN_FIELDS = (
@@ -218,27 +218,17 @@ def transcripts_of(attempts: Mapping[str, Sequence[Mapping]], limit: int) -> tup
     return shown, total, Markup(f'{{"checkpoints":{labels},"problems":[{",".join(chosen)}]}}')
 
 
-def percent(value: float, signed: bool = False) -> str:
-    """0.044 -> '4.4', signed '+4.4'; with a true minus sign, and no sign at 0.0."""
-    text = f"{value * 100:.1f}"
-    if float(text) == 0:
-        return "0.0"
-    return text.replace("-", MINUS) if value < 0 else ("+" if signed else "") + text
-
-
 def _cell(result: Mapping, key: str, kind: str) -> dict:
     value, interval = result.get(key), result.get("ci95", {}).get(key)
     if value is None:
-        return {"text": "\N{EN DASH}", "interval": "", "sign": ""}
+        return {"text": DASH, "interval": "", "sign": ""}
     if kind == "count":
         return {"text": f"{value:,}", "interval": "", "sign": ""}
     signed = kind == "delta"
-    joint = " to " if signed else "\N{EN DASH}"
-    clear = signed and interval and (interval[0] > 0 or interval[1] < 0)
     return {
         "text": percent(value, signed),
-        "interval": joint.join(percent(end, signed) for end in interval) if interval else "",
-        "sign": ("up" if value > 0 else "down") if clear else "",
+        "interval": from_to(*interval, signed=signed) if interval else "",
+        "sign": direction(*interval) if interval and signed else "",
     }
 
 

@@ -22,6 +22,7 @@ from score_jax.evaluate import choose, evaluate
 from score_jax.findings import findings_of
 from score_jax.log import console, say
 from score_jax.measure import measure
+from score_jax.percent import DELTA
 from score_jax.records import read_json, read_jsonl, write_json
 from score_jax.study_cells import digests_of
 from score_jax.study_plan import measured_with, plan
@@ -118,7 +119,7 @@ def progress(cells: Sequence[Cell], clock: Clock) -> rich.table.Table:
         for seconds, word in ((clock.seconds, "so far"), (clock.left(cells), "left"))
     )
     table = rich.table.Table(title=f"{len(done)} of {len(cells)} done; about {times}")
-    for head in ("row", "seeds done", "Acc@t1", "Acc@t2", "\N{GREEK CAPITAL LETTER DELTA}"):
+    for head in ("row", "seeds done", "Acc@t1", "Acc@t2", DELTA):
         table.add_column(head, justify="left" if head == "row" else "right")
     for row in dict.fromkeys(cell.row for cell in cells):
         mine = [cell for cell in cells if cell.row == row]

@@ -18,7 +18,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, PercentFor
 
 from score_jax import charts, paper_tables
 from score_jax.charts import ARROW, BAND, CURVE, DOWN, SMALL, UP, Chart, Line, attempt_colour
-from score_jax.report import percent
+from score_jax.percent import percent
 from score_jax.study_file import SCORE
 
 ROOM = 0.26  # of a drawing's width, for the names of methods

@@ -10,13 +10,13 @@ from etils import epath
 
 from score_jax import charts, paper_tables
 from score_jax.charts import Chart
+from score_jax.percent import DASH, from_to, percent
 from score_jax.records import write_text
-from score_jax.report import percent, template
+from score_jax.report import template
 from score_jax.study_charts import DRAW
 from score_jax.study_file import read_study
 from score_jax.study_tables import (
     COLUMNS,
-    DASH,
     SETTINGS,
     as_markdown,
     budget_table,
@@ -162,13 +162,12 @@ def _facts(study: Mapping[str, Any]) -> list[str]:
 def _claim(claim: Mapping[str, Any]) -> dict[str, str]:
     words = {True: ("up", "holds"), False: ("down", "does not hold"), None: ("", "not shown")}
     sign, verdict = words[claim["holds"]]
-    value, low, high = (percent(claim[key], True) for key in ("value", "low", "high"))
     return {
         "claim": claim["claim"],
         "sign": sign,
         "verdict": verdict,
-        "value": f"{value} points",
-        "interval": f"{low} to {high}",
+        "value": f"{percent(claim['value'], signed=True)} points",
+        "interval": from_to(claim["low"], claim["high"], signed=True),
         "seeds": ", ".join(percent(seed, True) for seed in claim.get("by_seed", ())),
         "drawn": f"n = {claim['n']:,}",
     }

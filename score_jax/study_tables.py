@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from score_jax.charts import ARROW
-from score_jax.report import DELTA, percent
+from score_jax.percent import DASH, DELTA, direction, from_to, percent, with_interval
 from score_jax.study_file import SCORE, check_study
 
-DASH = "\N{EN DASH}"
 COLUMNS = {
     "acc_t1": "Acc@t1",
     "acc_t2": "Acc@t2",
@@ -63,7 +62,7 @@ def main_table(study: Mapping[str, Any], part: str) -> dict[str, Any]:
     table = [table_row(row["label"], row[part], names, seeds=seeds, problems=whole) for row in rows.values()]
     for entry, row in zip(table, rows.values(), strict=True):
         if gains:
-            entry["cells"].append(cell_of(row.get("minus_score", {}).get("acc_t2"), signed=True))
+            entry["cells"].append(as_cell(row.get("minus_score", {}).get("acc_t2"), signed=True))
     columns = [COLUMNS[name] for name in names] + ["Acc@t2, SCoRe minus this"] * gains
     return {"columns": columns, "rows": table}
 
@@ -99,23 +98,22 @@ def table_row(
     sizes = {found[name]["n"] for name in names if name in found}
     notes += [f"{size:,} problems" for size in sorted(sizes - {problems})]
     cells = [
-        cell_of(found.get(name), signed=name == "delta", printed=(printed or {}).get(name)) for name in names
+        as_cell(found.get(name), signed=name == "delta", printed=(printed or {}).get(name)) for name in names
     ]
     return {"label": label, "note": ", ".join(notes), "cells": cells}
 
 
-def cell_of(found: Mapping[str, Any] | None, *, signed: bool, printed: float | None = None) -> dict[str, str]:
+def as_cell(found: Mapping[str, Any] | None, *, signed: bool, printed: float | None = None) -> dict[str, str]:
     """A cell of a table: an estimate as text, with its interval and the range of its seeds."""
     paper = "" if printed is None else percent(printed / 100, signed)
     if found is None:
         return {"text": DASH, "interval": "", "seeds": "", "sign": "", "paper": paper}
-    clear = signed and (found["low"] > 0 or found["high"] < 0)
-    joint, several = " to " if signed else DASH, len(found["by_seed"]) > 1
+    seeds = found["by_seed"]
     return {
         "text": percent(found["mean"], signed),
-        "interval": joint.join(percent(found[end], signed) for end in ("low", "high")),
-        "seeds": joint.join(percent(end(found["by_seed"]), signed) for end in (min, max)) if several else "",
-        "sign": ("up" if found["mean"] > 0 else "down") if clear else "",
+        "interval": from_to(found["low"], found["high"], signed=signed),
+        "seeds": from_to(min(seeds), max(seeds), signed=signed) if len(seeds) > 1 else "",
+        "sign": direction(found["low"], found["high"]) if signed else "",
         "paper": paper,
     }
 
@@ -124,8 +122,7 @@ def interval_text(found: Mapping[str, Any] | None, *, signed: bool, absent: str 
     """71.2 [68.0, 74.1]: an estimate on one line."""
     if found is None:
         return absent
-    mean, low, high = (percent(found[key], signed) for key in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"
+    return with_interval(found["mean"], found["low"], found["high"], signed=signed)
 
 
 def budget_table(rows: Mapping[str, Mapping]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from etils import epath
 from rich.text import Text
 
 from score_jax.log import console, say
+from score_jax.percent import DASH, DELTA, percent, with_interval
 from score_jax.run import last_attempt, read_run
 from score_jax.transcript import explain_marks, print_attempts
 
@@ -55,7 +56,7 @@ def numbers(results: Mapping[str, Mapping], last: str) -> rich.table.Table:
     for key, name, words in (
         ("acc_t1", "Acc@t1", "right at first"),
         (f"acc_t{end}", f"Acc@t{end}", f"right at {second}"),
-        ("delta", "\N{GREEK CAPITAL LETTER DELTA}", f"what {second} gained"),
+        ("delta", DELTA, f"what {second} gained"),
     ):
         cells = [Text(_cell(results[label], key)) for label in shown]
         table.add_row(Text(name, style="bold"), *cells, words)
@@ -78,9 +79,6 @@ def examples(rows: Sequence[Mapping]) -> list[tuple[str, Mapping]]:
 
 def _cell(result: Mapping, key: str) -> str:
     if key not in result:
-        return "\N{EN DASH}"
-    text = f"{100 * result[key]:.1f}"
-    if interval := result.get("ci95", {}).get(key):
-        low, high = (100 * bound for bound in interval)
-        text += f" [{low:.1f}, {high:.1f}]"
-    return text
+        return DASH
+    interval = result.get("ci95", {}).get(key)
+    return with_interval(result[key], *interval) if interval else percent(result[key])

@@ -20,9 +20,9 @@ from score_jax.config import check_workdir, judged_by
 from score_jax.config_check import flatten
 from score_jax.evaluate import evaluate
 from score_jax.log import say
+from score_jax.percent import percent
 from score_jax.pretrain import SECTIONS
 from score_jax.records import read_json, read_jsonl, write_json
-from score_jax.report import percent
 from score_jax.sweep_file import findings_of
 from score_jax.sweep_points import SEED, Point, chosen, expand, name_of
 from score_jax.train import train

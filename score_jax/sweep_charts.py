@@ -21,7 +21,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from score_jax import charts
 from score_jax.charts import Chart
-from score_jax.report import percent
+from score_jax.percent import DASH, percent
 from score_jax.sweep_file import spelled
 
 SYMBOLS = {"alpha": "α", "beta_1": "β₁", "beta_2": "β₂"}
@@ -207,7 +207,7 @@ def _cell(axes: Axes, x: int, y: int, mean: float, span: tuple[float, float], be
     axes.add_patch(box(facecolor=colour, edgecolor=charts.RULE, linewidth=0.6))
     if best:
         axes.add_patch(box(facecolor="none", edgecolor=charts.INK, linewidth=1.8, zorder=3))
-    text = percent(mean) + f" {BEST}" * best if known else "\N{EN DASH}"
+    text = percent(mean) + f" {BEST}" * best if known else DASH
     axes.text(x, y, text, ha="center", va="center", color=charts.INK if known else charts.MUTED, zorder=4)
 
 

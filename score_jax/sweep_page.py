@@ -9,9 +9,10 @@ from typing import Any
 from etils import epath
 
 from score_jax import charts
+from score_jax.percent import DELTA, from_to, percent
 from score_jax.records import write_text
-from score_jax.report import DELTA, percent, template
-from score_jax.study_tables import cell_of, interval_text, table_row
+from score_jax.report import template
+from score_jax.study_tables import as_cell, interval_text, table_row
 from score_jax.sweep_charts import BEST, sweep_charts
 from score_jax.sweep_file import read_sweep
 
@@ -78,7 +79,7 @@ def _rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
         row, best = found["rows"][name], name == found["best"]
         seeds = len(row["points"])
         entry = table_row(name, row["statistics"], [*columns], seeds=seeds, problems=found["problems"])
-        entry["cells"].append(cell_of(None if best else row.get("best_minus"), signed=True))
+        entry["cells"].append(as_cell(None if best else row.get("best_minus"), signed=True))
         if best:
             entry["label"], entry["note"] = f"{BEST} {name}", "best by validation"
         table.append(entry)
@@ -117,7 +118,7 @@ def _chosen(found: Mapping[str, Any]) -> dict[str, Any] | None:
     best = found["rows"][found["best"]]
     lead, gain = "", found["rows"].get(found["second"], {}).get("best_minus")
     if gain:
-        interval = " to ".join(percent(gain[end], True) for end in ("low", "high"))
+        interval = from_to(gain["low"], gain["high"], signed=True)
         clear = "" if gain["low"] > 0 else ", an interval that leaves open which of the two is better"
         lead = (
             f"{percent(gain['mean'], True)} points above the second, {found['second']} "

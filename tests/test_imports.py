@@ -14,7 +14,7 @@ PACKAGE = ROOT / "score_jax"
 # Each module imports only what stands above it: no cycles, and no maths that knows of configs or models.
 FLOORS = """
 gemma  types  records  barriers  exit_codes  rewards.cores  hlo  lengths  topology  timing
-hlo_loops  board  tracker  manifest  retention  machine  peers
+hlo_loops  board  tracker  manifest  retention  machine  peers  percent
 program_cost
 rewards.sandbox.syscalls  rewards.sandbox.lockdown  rewards.sandbox.wire  rewards.sandbox.job
 rewards.sandbox.seccomp  rewards.sandbox.program_side  rewards.sandbox.test_side

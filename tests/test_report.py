@@ -12,9 +12,9 @@ from colours import contrast, schemes_of
 from score_jax import charts, metrics, report
 from score_jax.__main__ import main
 from score_jax.exit_codes import STOPPED
+from score_jax.percent import DASH, percent
 from score_jax.run import OUTCOMES, NothingYet, of_outcome, read_run
 
-DASH = "\N{EN DASH}"
 HOSTILE = "</script></script ><!--<script><img src=x onerror=alert(1)> {{ 7 * 7 }} \u2028 \ud800 数"
 
 
@@ -276,19 +276,6 @@ def test_transcripts_beyond_the_limit_are_counted(tmp_path):
     assert f"{shown} of 36 transcripts: those of the first problems" in page.text
 
 
-@pytest.mark.parametrize(
-    ("value", "signed", "text"),
-    [
-        (0.044, True, "+4.4"),
-        (-0.112, True, f"{report.MINUS}11.2"),
-        (-0.0001, True, "0.0"),
-        (0.6, False, "60.0"),
-    ],
-)
-def test_percent(value, signed, text):
-    assert report.percent(value, signed) == text
-
-
 def test_delta_is_coloured_where_its_interval_leaves_out_zero():
     def sign(delta, interval):
         result = {"n": 9, "acc_t1": 0.5, "acc_t2": 0.5 + delta, "delta": delta}
@@ -306,9 +293,9 @@ def test_table_of_checkpoints_with_different_numbers_of_attempts():
     results = {f"n{k}": metrics.result_of(attempt_rows(attempts=k)) for k in (1, 3)}
     table = {row["label"]: row["cells"] for row in report.result_table(results)}
     assert table["Accuracy@t3"][0]["text"] == DASH
-    assert table["Accuracy@t3"][1]["text"] == report.percent(results["n3"]["acc_t3"])
+    assert table["Accuracy@t3"][1]["text"] == percent(results["n3"]["acc_t3"])
     low, high = results["n3"]["ci95"]["acc_t3"]
-    assert table["Accuracy@t3"][1]["interval"] == f"{report.percent(low)}{DASH}{report.percent(high)}"
+    assert table["Accuracy@t3"][1]["interval"] == f"{percent(low)}{DASH}{percent(high)}"
 
 
 def test_a_pair_of_attempts_has_only_the_numbers_of_that_pair():
@@ -322,8 +309,8 @@ def test_a_pair_of_attempts_has_only_the_numbers_of_that_pair():
             pair: [cell["text"] for cell in table[f"{name} {pair}"]] for pair in ("(t1, t2)", "(t1, t3)")
         }
         signed = key == "delta"
-        assert shown["(t1, t3)"] == [DASH, report.percent(three[key], signed)]
-        assert shown["(t1, t2)"] == [report.percent(r, signed) for r in (two[key], three[f"{key}_t1_t2"])]
+        assert shown["(t1, t3)"] == [DASH, percent(three[key], signed)]
+        assert shown["(t1, t2)"] == [percent(r, signed) for r in (two[key], three[f"{key}_t1_t2"])]
         assert table[f"{name} (t1, t2)"][0]["interval"]
     assert table["answer changed (t1, t3)"][0]["text"] == DASH
     assert not report._tiles(results)[0]["before"], "the first has another number of attempts"

@@ -14,8 +14,8 @@ from test_report import Page
 
 from score_jax import charts, paper_tables, study_charts
 from score_jax.__main__ import main
+from score_jax.percent import percent
 from score_jax.records import write_json
-from score_jax.report import percent
 from score_jax.study_file import FIGURES, check_study
 from score_jax.study_page import counted, write_study_page
 from score_jax.study_tables import as_markdown
