@@ -9,8 +9,8 @@ import rich.console
 import rich.table
 
 from score_jax.benchmark import Benchmark, Ragged
+from score_jax.duration import brief
 from score_jax.efficiency import Phase
-from score_jax.plan_text import spoken
 
 
 def as_text(found: Benchmark) -> Iterator[rich.console.RenderableType]:
@@ -31,10 +31,10 @@ def as_text(found: Benchmark) -> Iterator[rich.console.RenderableType]:
         yield _sides(found)
         yield "x ours: its time over ours, the median of all turns. start: until the first step has ended;"
         yield "memory: the most that was held until then. A peer without steps has single attempts alone."
-    first = ", ".join(f"{phase.name} {spoken(phase.timing.first)}" for phase in found.phases[:-1])
+    first = ", ".join(f"{phase.name} {brief(phase.timing.first)}" for phase in found.phases[:-1])
     yield f"first calls, compilation included: {first}"
     yield (
-        f"{spoken(found.startup)} from the start to the end of the first step; "
+        f"{brief(found.startup)} from the start to the end of the first step; "
         f"at most {found.memory / 2**30:.2f} GiB held by the {found.memory_of}"
     )
 
@@ -52,9 +52,9 @@ def _phases(found: Benchmark) -> rich.table.Table:
     for phase in found.phases:
         timing = phase.timing
         table.add_row(
-            *(phase.name, spoken(timing.median), percent((timing.high - timing.low) / timing.median)),
-            *(spoken(phase.floor), phase.bound),
-            *(percent(share) for share in (phase.ratio, phase.mfu, phase.traffic)),
+            *(phase.name, brief(timing.median), two_digits((timing.high - timing.low) / timing.median)),
+            *(brief(phase.floor), phase.bound),
+            *(two_digits(share) for share in (phase.ratio, phase.mfu, phase.traffic)),
             f"{found.sampled / timing.median:,.0f}",
         )
     return table
@@ -72,10 +72,10 @@ def _scales(found: Benchmark) -> rich.table.Table:
 
 
 def _ragged(found: Ragged) -> Iterator[str]:
-    times = ", ".join(f"{name} {spoken(timing.median)}" for name, timing in found.seconds.items())
-    yield f"attempts of {percent(found.mean_length)} of their slot in the mean: {times}"
-    yield f"{found.over:.2f} times what its tokens would take without padding: {percent(found.sampled)} of a"
-    yield f"rollout of full slots and {percent(found.stands)} of an update of full ones"
+    times = ", ".join(f"{name} {brief(timing.median)}" for name, timing in found.seconds.items())
+    yield f"attempts of {two_digits(found.mean_length)} of their slot in the mean: {times}"
+    yield f"{found.over:.2f} times what its tokens would take without padding: {two_digits(found.sampled)} of"
+    yield f"a rollout of full slots and {two_digits(found.stands)} of an update of full ones"
 
 
 def _sides(found: Benchmark) -> rich.table.Table:
@@ -86,10 +86,10 @@ def _sides(found: Benchmark) -> rich.table.Table:
         step, alone = side.seconds.get("step"), side.seconds.get("sampling")
         table.add_row(
             side.name,
-            *((spoken(step.median), f"{side.ratios['step']:.2f}") if step else ("-", "-")),
-            *((spoken(alone.median), f"{sampled / alone.median:,.0f}") if alone else ("-", "-")),
+            *((brief(step.median), f"{side.ratios['step']:.2f}") if step else ("-", "-")),
+            *((brief(alone.median), f"{sampled / alone.median:,.0f}") if alone else ("-", "-")),
             f"{side.ratios['sampling']:.2f}" if alone else "-",
-            "-" if side.startup is None else spoken(side.startup),
+            "-" if side.startup is None else brief(side.startup),
             f"{side.memory / 2**30:.2f} GiB",
         )
     return table
@@ -97,9 +97,9 @@ def _sides(found: Benchmark) -> rich.table.Table:
 
 def _of_each(phase: Phase, attempts: int) -> tuple[str, str, str]:
     seconds = phase.timing.median
-    return spoken(seconds), spoken(seconds / attempts), percent(phase.ratio)
+    return brief(seconds), brief(seconds / attempts), two_digits(phase.ratio)
 
 
-def percent(share: float) -> str:
+def two_digits(share: float) -> str:
     """0.0123 -> '1.2%', 0.123 -> '12%'."""
     return f"{100 * share:.{0 if share >= 0.0995 else 1}f}%"

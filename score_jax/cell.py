@@ -7,7 +7,7 @@ import dataclasses
 import gc
 import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -56,8 +56,8 @@ class Cell:
         return read_json(self.workdir / "done.json").get("stamp") == self.stamp
 
 
-def in_turn(cells: Sequence[Cell], make: Callable[[Cell], None]) -> Iterator[Cell]:
-    """Makes cells one after the other, and gives each when it is done.
+def in_turn(cells: Sequence[Cell], make: Callable[[Cell], None], command: str) -> Iterator[Cell]:
+    """Makes cells one after the other, each held for a command, and gives each when it is done.
 
     One that another process is at is passed over, and looked at again after the others: so several that are
     given the same command share its cells.
@@ -72,7 +72,9 @@ def in_turn(cells: Sequence[Cell], make: Callable[[Cell], None]) -> Iterator[Cel
             if cell.done:  # by another process, meanwhile
                 continue
             try:
-                make(cell)
+                with holding(cell, command):
+                    if not cell.done:  # by one that held it until now
+                        make(cell)
             except lock.Held as error:
                 refusal = error
                 held.append(cell)
@@ -82,6 +84,19 @@ def in_turn(cells: Sequence[Cell], make: Callable[[Cell], None]) -> Iterator[Cel
         if len(held) == len(left):
             raise refusal
         left = held
+
+
+def kept_current[T](cells: Collection[Cell], write: Callable[[], T]) -> T:
+    """What `write` gives, which writes a file that tells of all cells that are done.
+
+    Written again where another process has finished one meanwhile: this file may lie over its newer one.
+    """
+    done = lambda: sum(cell.done for cell in cells)
+    while True:
+        before = done()
+        found = write()
+        if done() == before:
+            return found
 
 
 def cost_of(cells: Sequence[Cell]) -> float:

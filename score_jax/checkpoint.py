@@ -57,7 +57,7 @@ class Checkpoints:
 
         Args:
           directory: where they lie.
-          origin: what a checkpoint of this run is made by, flat and of JSON's own types; see `check_origin`.
+          origin: what a checkpoint of this run is made by, of JSON's own types; see `origin.origin_of`.
           keep_newest, keep_best: see `retention.expendable`.
         """
         self.directory = absolute(directory)
@@ -154,7 +154,7 @@ class Checkpoints:
         self, step: int, like: TrainState | Mapping[str, Any], *, origin: Mapping[str, Any] | None = None
     ) -> TrainState:
         """The state of a step, with the shapes, dtypes and shardings of `like`: a state, or its fields as
-        `step.blank_state` gives them, which takes no memory.
+        `learner.blank_state` gives them, which takes no memory.
 
         Raises:
           Damaged: it is not as it was written.
@@ -200,6 +200,11 @@ class Checkpoints:
             )
 
     def _mend(self, step: int, fault: str) -> str:
+        if not (self.directory / str(step)).exists():  # since it was chosen
+            return (
+                f"checkpoint {step} in {self.directory} is gone: a training that goes on keeps those of "
+                "config.keep_newest and config.keep_best alone; give the same command again"
+            )
         return (
             f"checkpoint {step} in {self.directory} is damaged: {fault}; name another one, or remove "
             "it and all later ones, and `python -m score_jax train` makes them again from the one before"

@@ -16,7 +16,7 @@ class Clock:
         self.seconds = 0.0
         self.done = 0  # cells made in this call
         self._cost = 0.0
-        self._wrote, self._writing = 0.0, 0.0  # when study.json was last written, and how long that took
+        self._wrote, self._writing = 0.0, 0.0  # when the findings were last written, and how long that took
 
     @contextlib.contextmanager
     def on(self, cell: Cell) -> Iterator[None]:
@@ -28,12 +28,12 @@ class Clock:
         self.done += 1
 
     def may_write(self) -> bool:
-        """Whether writing study.json now would take less than a tenth of the time."""
+        """Whether writing the findings now would take less than a tenth of the time."""
         return time.monotonic() - self._wrote > 10 * self._writing
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Notes how long it takes to write study.json: all that was measured is read for it."""
+        """Notes how long it takes to write the findings: all that was measured is read for it."""
         start = time.monotonic()
         yield
         self._wrote = time.monotonic()
@@ -43,9 +43,3 @@ class Clock:
         """Seconds, as far as cells made in this call tell."""
         missing = cost_of([cell for cell in cells if not cell.done])
         return missing * self.seconds / self._cost if self._cost else 0.0
-
-
-def spoken(seconds: float) -> str:
-    """3725 -> '1 h 2 min'."""
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

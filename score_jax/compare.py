@@ -8,6 +8,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
+from score_jax import markdown
 from score_jax.config import config_of, judged_by
 from score_jax.estimates import differences_of, statistics_of
 from score_jax.metrics import aligned
@@ -105,7 +106,9 @@ def read_runs(folder: epath.PathLike, method: str) -> Runs:
 
 def _evaluation(row: Mapping) -> str:
     """How a row of attempts.jsonl was evaluated, in words."""
-    return f"on the {row.get('split', 'unknown')} split with {len(row['rewards'])} attempts"
+    attempts = f"{len(row['rewards'])} attempts" + " and critiques" * ("critiques" in row)
+    split, temperature = row.get("split", "unknown"), row.get("temperature", 0.0)
+    return f"on the {split} split with {attempts} at temperature {temperature}"
 
 
 def _statistics(attempts: int) -> dict[str, str]:
@@ -123,12 +126,9 @@ def as_markdown(found: Mapping) -> str:
     last, shown = f"acc_t{found['attempts']}", _statistics(found["attempts"])
     gains, method = found[f"{last}_gain"], "SCoRe" if found["method"] == "score" else found["method"]
     heads = ("seeds", *shown.values(), f"{shown[last]}, {method} minus this")
-    lines = [
-        f"| {found['problems']} problems | {' | '.join(heads)} |",
-        "|---" * (len(heads) + 1) + "|",
-    ]
+    rows = []
     for name, row in found["table"].items():
         cells = [with_interval(*row[statistic]) for statistic in shown]
         gain = with_interval(*gains[name], signed=True) if name in gains else ""
-        lines.append(f"| {name} | {found['seeds'][name]} | " + " | ".join(cells) + f" | {gain} |")
-    return "\n".join(lines)
+        rows.append([name, str(found["seeds"][name]), *cells, gain])
+    return markdown.table([f"{found['problems']} problems", *heads], rows)

@@ -39,7 +39,8 @@ _REINFORCED = (
     *("reference", "critique", "offline"),
 )
 _BETWEEN = ("between", "ramp")
-_NEUTRAL = (0, "base")  # values with which a field has no effect: 0, 0.0, False, and the usual reference
+# What a unified stage does not read of a section that it goes between.
+_NOT_BETWEEN = ("adapt_beta_2", "offline", "critique", "reference")
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
@@ -107,6 +108,13 @@ class Fields:
 
     def among(self, field: str, choices: Sequence[str]) -> None:
         self.require(field, self.value(field) in choices, f"choose one of {', '.join(choices)}")
+
+    def unread(self, field: str, why: str, *, needed: bool) -> None:
+        """A field that has no effect there; what would change nothing is a mistake, not a wish."""
+        value = self.flat.get(field, 0)
+        neutral = "base" if isinstance(value, str) else type(value)()
+        mend = f"set it to {neutral!r}" if needed else "leave it out"
+        self.require(field, value == neutral, f"{why}; {mend}")
 
     def critique(self, section: str, name: str = "critique") -> None:
         """A field that asks for critiques, of a section that has `attempts`."""
@@ -208,11 +216,13 @@ def check_stage(fields: Fields, key: str, earlier: Sequence[str]) -> None:
     fine = re.fullmatch(r"[\w-]+", name) is not None
     fields.require(f"{key}.name", fine, "names files; write it in letters, digits, - and _")
     fields.require(f"{key}.name", name not in earlier, "another stage has this name; each needs its own")
-    for field in _unread(objective):  # what would have no effect is a mistake
-        neutral = fields.flat.get(f"{key}.{field}", 0) in _NEUTRAL
-        fields.require(f"{key}.{field}", neutral, f"has no effect on the objective {objective}; leave it out")
-    if objective in SUPERVISED:
-        fields.value(f"{key}.keep_right")  # raises where it is missing
+    reinforced = objective not in SUPERVISED
+    for field in _unread(objective):
+        needed = reinforced and field in _REINFORCED
+        fields.unread(f"{key}.{field}", f"has no effect on the objective {objective}", needed=needed)
+    for field in _REINFORCED if reinforced else ("keep_right",):
+        fields.value(f"{key}.{field}")  # raises where it is missing
+    if not reinforced:
         mend = f"{objective} imitates second attempts after first ones; set it to 2"
         fields.require(f"{key}.attempts", fields.value(f"{key}.attempts") == 2, mend)
         return
@@ -240,7 +250,6 @@ def _unread(objective: str) -> tuple[str, ...]:
 def _check_objective(fields: Fields, key: str) -> None:
     """The numbers of an objective of reinforcement learning."""
     fields.not_negative(*(f"{key}.{name}" for name in ("alpha", "beta_1", "beta_2", "adapt_beta_2")))
-    fields.value(f"{key}.scale_kl")  # raises where it is missing
     fixed, begins = not fields.value(f"{key}.adapt_beta_2"), fields.value(f"{key}.beta_2") > 0
     fields.require(f"{key}.adapt_beta_2", fixed or begins, "adapts beta_2, which has to start above 0")
     several = fields.value(f"{key}.attempts") > 1
@@ -267,9 +276,8 @@ def _check_unified(fields: Fields, key: str) -> None:
     fields.require(f"{key}.between", fits == [True, True], mend)
     for name in between:
         _check_objective(fields, name)
-        alone = name in fields.config.stages or not fields.value(f"{name}.adapt_beta_2")
-        mend = f"config.{key} takes this section's beta_2 as it is; set it to 0"
-        fields.require(f"{name}.adapt_beta_2", alone, mend)
+        for field in _NOT_BETWEEN if name not in fields.config.stages else ():
+            fields.unread(f"{name}.{field}", f"config.{key} does not read it of this section", needed=True)
     rises = len(ramp) == 2 and 0 <= ramp[0] < ramp[1] <= 1
     fields.require(f"{key}.ramp", rises, "give two rising shares of the steps, such as (0.2, 0.5)")
 

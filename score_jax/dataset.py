@@ -14,6 +14,7 @@ from typing import Any
 
 from etils import epath
 
+from score_jax import markdown
 from score_jax.records import write_jsonl, write_text
 from score_jax.run import Run, last_attempt, read_run
 
@@ -22,6 +23,7 @@ FIELDS = {
     "last stage trained by then, or step_N",
     "step": "its update; 0 is the base",
     "split": "of the task",
+    "temperature": "at which it was sampled; 0 takes the likeliest token",
     "id": "of the problem",
     "prompt": "what the first attempt follows",
     "gold": "the right answer",
@@ -54,7 +56,9 @@ def dataset(workdir: epath.PathLike, output: epath.PathLike) -> epath.Path:
     try:
         (folder / "attempts").mkdir(parents=True)
         for label, rows in run.attempts.items():
-            write_jsonl(folder / "attempts" / f"{names[label]}.jsonl", rows)
+            columns = [field for field in FIELDS if any(field in row for row in rows)]
+            alike = [{field: row.get(field) for field in columns} for row in rows]
+            write_jsonl(folder / "attempts" / f"{names[label]}.jsonl", alike)
         write_jsonl(folder / "results.jsonl", [plain(label, result) for label, result in run.results.items()])
         write_text(folder / "README.md", card(run, names))
     except OSError:
@@ -118,8 +122,8 @@ def _table(results: Mapping[str, Mapping[str, Any]]) -> str:
     last = max(map(last_attempt, results.values()), default=1)
     keys = [*(f"acc_t{attempt}" for attempt in range(1, last + 1)), *NUMBERS]
     shown = [key for key in keys if any(key in result for result in results.values())]
-    lines = ["| checkpoint | split | problems | " + " | ".join(shown) + " |", "|---" * (len(shown) + 3) + "|"]
+    rows = []
     for label, result in results.items():
         cells = [f"{100 * result[key]:.1f}" if key in result else "" for key in shown]
-        lines.append(f"| {label} | {result.get('split', '')} | {result['n']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append([label, result.get("split", ""), str(result["n"]), *cells])
+    return markdown.table(["checkpoint", "split", "problems", *shown], rows)

@@ -12,7 +12,6 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,10 +22,12 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from score_jax import hosts, policy
 from score_jax import model as models
+from score_jax.imitation import Examples, imitation_loss
+from score_jax.learner import Learner
 from score_jax.mesh import keep_layout
 from score_jax.objectives import Objective
 from score_jax.records import write_bytes, write_json
-from score_jax.step import Examples, Learner, imitation_loss, rl_loss
+from score_jax.step import PolicyLearner, rl_loss
 from score_jax.types import Episodes, Experience, TrainState
 
 _SHOWN = 5  # rows that a message names; the file has them all
@@ -44,7 +45,7 @@ def of_experience(
     ref_params: dict,
     experience: Experience,
     objective: Objective,
-    learner: Learner,
+    learner: PolicyLearner,
 ) -> Batch:
     """The batch of an RL update, each token's scores, and each problem's own loss and gradient norm.
 
@@ -84,7 +85,7 @@ def _by_problem(
     ref_params: dict,
     experience: Experience,
     objective: Objective,
-    learner: Learner,
+    learner: PolicyLearner,
     mesh: Mesh | None,
 ) -> tuple[Float[Array, "B"], Float[Array, "B"]]:
     """Loss and gradient norm of each problem's K episodes, one problem at a time."""
@@ -92,38 +93,32 @@ def _by_problem(
     return _one_by_one(loss, trainable, experience, learner.samples, mesh)
 
 
-def of_examples(
-    state: TrainState,
-    frozen: dict,
-    examples: Examples,
-    *,
-    model: nn.Module,
-    chunk: int,
-    mesh: Mesh | None,
-    micro_batches: int = 1,
-) -> Batch:
+def of_examples(state: TrainState, frozen: dict, examples: Examples, learner: Learner) -> Batch:
     """The batch of a supervised update, each token's log-probability, and each row's own loss and gradient
     norm."""
-    params = models.join(model, frozen, state.params)
+    params = models.join(learner.model, frozen, state.params)
     episodes = Episodes(examples.tokens, examples.attempt, np.zeros(examples.tokens.shape, np.float32))
-    loss, norm = _by_example(state.params, frozen, examples, model, chunk, mesh)
+    score = functools.partial(policy.score_episodes, chunk=learner.chunk, parts=learner.micro_batches)
+    loss, norm = _by_example(
+        state.params, frozen, examples, dataclasses.replace(learner, mesh=None), learner.mesh
+    )
     arrays = {
         "tokens": examples.tokens,
         "attempt": examples.attempt,
         "weight": examples.weight,
-        "logp": policy.score_episodes(model, params, episodes, chunk=chunk, parts=micro_batches).logp,
+        "logp": score(learner.model, params, episodes).logp,
         "loss": loss,
         "grad_norm": norm,
     }
     return {name: hosts.fetch(x) for name, x in arrays.items()}
 
 
-@functools.partial(jax.jit, static_argnames=("model", "chunk", "mesh"))
+@functools.partial(jax.jit, static_argnames=("learner", "mesh"))
 def _by_example(
-    trainable: dict, frozen: dict, examples: Examples, model: nn.Module, chunk: int, mesh: Mesh | None
+    trainable: dict, frozen: dict, examples: Examples, learner: Learner, mesh: Mesh | None
 ) -> tuple[Float[Array, "E"], Float[Array, "E"]]:
     """Loss and gradient norm of each example, one at a time."""
-    loss = lambda params, part: imitation_loss(params, frozen, part, model=model, chunk=chunk)
+    loss = lambda params, part: imitation_loss(params, frozen, part, learner)
     return _one_by_one(loss, trainable, examples, 1, mesh)
 
 

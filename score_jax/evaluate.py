@@ -15,14 +15,14 @@ from score_jax import model as models
 from score_jax.base import load_base
 from score_jax.checkpoint import Checkpoints
 from score_jax.config import check_workdir, config_of
+from score_jax.learner import blank_state, optimizer_of
 from score_jax.log import Progress, say
 from score_jax.mesh import check_rows, mesh_of
 from score_jax.metrics import result_of
 from score_jax.origin import origin_of
 from score_jax.records import Draft, read_json, read_jsonl, write_json, write_jsonl
 from score_jax.rollout import Actor, Graded
-from score_jax.step import Optimizer, blank_state
-from score_jax.task import evaluation_task, first_of, training_task
+from score_jax.task import evaluated, training_task
 from score_jax.types import Problem
 
 
@@ -57,10 +57,7 @@ def _evaluate(config: ml_collections.ConfigDict, workdir: epath.Path, checkpoint
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         chosen = choose(config, checkpoints, checkpoint)
         trained_on = training_task(config)
-        task = evaluation_task(config, trained_on)
-        problems = first_of(
-            task.problems(config.evaluate.split), config.evaluate.problems, "config.evaluate.problems"
-        )
+        task, problems = evaluated(config, trained_on)
         task.prepare(sandbox, say)
         actor, base = load_base(config, workdir, trained_on, say)
         actor = actor.with_task(task)
@@ -129,8 +126,7 @@ def load_policy(
     """All parameters of the policy at a step, laid out on config.mesh; the base's for step 0."""
     if step == 0:
         return base
-    optimizer = Optimizer(**config.optimizer.to_dict())
-    like = blank_state(actor.model, base, optimizer, config.train_dtype, mesh_of(config))
+    like = blank_state(actor.model, base, optimizer_of(config), config.train_dtype, mesh_of(config))
     origin = origin_of(config, actor.format.tokenizer)
     trained = checkpoints.restore_params(step, like, origin=origin)
     return models.join(actor.model, models.frozen_of(actor.model, base), trained)
@@ -195,6 +191,7 @@ def attempt_all(
     The last batch is filled up and cut.
     """
     size = config.evaluate.batch
+    how = {"split": split_of(config), "temperature": config.evaluate.temperature}
     batches, done = -(-len(problems) // size), -(-len(draft.rows) // size)
     with Progress(f"evaluate {name}", batches, every=config.log.every, done=done) as progress:
         for cut in range(done * size, len(problems), size):
@@ -210,7 +207,7 @@ def attempt_all(
                 mesh=mesh_of(config),
             )
             graded = graded.head(len(batch))
-            draft.extend(attempt_rows(graded, checkpoint=name, step=step, split=split_of(config)))
+            draft.extend(attempt_rows(graded, checkpoint=name, step=step, **how))
             last = np.mean([row["rewards"][-1] for row in draft.rows])
             progress.advance({f"acc_t{config.evaluate.attempts}": last})
             if interruption.asked():
@@ -218,17 +215,17 @@ def attempt_all(
     return draft.rows
 
 
-def attempt_rows(graded: Graded, *, checkpoint: str, step: int, split: str) -> list[dict]:
-    """The rows of attempts.jsonl; `notes` stand in all of them or, where the checker makes none, in none.
+def attempt_rows(graded: Graded, *, checkpoint: str, step: int, split: str, temperature: float) -> list[dict]:
+    """The rows of attempts.jsonl; `notes` stand in those of whose attempts the checker says more.
 
     So do `critiques`: the text of the one before each later attempt.
     """
-    noted = any(notes for row in graded.notes for notes in row)
     return [
         {
             "checkpoint": checkpoint,
             "step": step,
             "split": split,
+            "temperature": temperature,
             "id": problem.id,
             "prompt": problem.prompt,
             "gold": problem.gold,
@@ -240,7 +237,7 @@ def attempt_rows(graded: Graded, *, checkpoint: str, step: int, split: str) -> l
             "answers": graded.answers[row],
             "rewards": graded.rewards[row].tolist(),
             "finished": graded.finished[row].tolist(),
-            **({"notes": [dict(notes) for notes in graded.notes[row]]} if noted else {}),
+            **({"notes": [dict(notes) for notes in graded.notes[row]]} if any(graded.notes[row]) else {}),
         }
         for row, problem in enumerate(graded.problems)
     ]

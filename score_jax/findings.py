@@ -144,7 +144,7 @@ def drawings(cells: Cells, rows: Sequence[str]) -> dict[str, Any]:
             for row, runs in tests.items()
             if row in ("base", "multi_turn", SCORE)
         },
-        "figure8": by_attempt(cells, rows),
+        "figure8": accuracies(cells, rows),
         "figure10": {row: curves(cells, row) for row in ("discount", SCORE) if row in rows},
         "pool": pools(cells, rows),
     }
@@ -200,7 +200,11 @@ def corrections(cells: Cells, rows: Sequence[str]) -> dict[str, Any]:
             for label, measured in cells.measured("fixed", row, seed).items():
                 both = [[first[r["id"]], *r["rewards"]] for r in measured]
                 fixed.setdefault(int(label), []).append(np.array(both, float))
-        found[row] = figures.correction_curves(fixed, own)
+        # Seeds may have kept other checkpoints: a point of fewer would differ by its base models, too.
+        whole = [step for step in own if len(own[step]) == len(fixed.get(step, ())) == len(seeds)]
+        if whole:
+            at = lambda runs, steps=whole: {step: runs[step] for step in steps}
+            found[row] = figures.correction_curves(at(fixed), at(own))
     return found
 
 
@@ -209,7 +213,7 @@ def curves(cells: Cells, row: str) -> dict[str, list]:
     return figures.training_curves([cells.training(row, seed) for seed in cells.seeds(row)])
 
 
-def by_attempt(cells: Cells, rows: Sequence[str]) -> dict[str, Any]:
+def accuracies(cells: Cells, rows: Sequence[str]) -> dict[str, Any]:
     """Figure 8: accuracy at ten attempts of a model trained on two."""
     found = {}
     for row in rows:

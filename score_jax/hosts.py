@@ -133,11 +133,11 @@ def from_first(find: Callable[[], Any]) -> Any:
     return found
 
 
-def anywhere(here: bool) -> bool:
+def any_host(flag: bool) -> bool:
     """Whether something is so on any of the hosts; they are to ask at the same point of their work."""
     if jax.process_count() == 1:
-        return here
-    return bool(multihost_utils.process_allgather(np.array([here])).any())
+        return flag
+    return bool(multihost_utils.process_allgather(np.array([flag])).any())
 
 
 def assert_alike(values: Sequence[Any], what: str) -> None:

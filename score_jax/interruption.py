@@ -39,7 +39,7 @@ def asked() -> bool:
 
     All hosts are to ask at the same point of their work, so that all stop after the same update.
     """
-    return hosts.anywhere(bool(_heard))
+    return hosts.any_host(bool(_heard))
 
 
 @contextlib.contextmanager

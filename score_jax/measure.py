@@ -14,7 +14,7 @@ from score_jax.evaluate import attempt_all, draft_of, load_policy
 from score_jax.log import say
 from score_jax.offline import corrector
 from score_jax.prompts import longest_prompt
-from score_jax.task import evaluation_task, first_of, training_task
+from score_jax.task import evaluated, training_task
 from score_jax.types import Problem
 
 
@@ -47,10 +47,7 @@ def measure(
       ValueError: a problem has no first attempt in `firsts`.
     """
     trained_on = training_task(config)
-    task = evaluation_task(config, trained_on)
-    problems = first_of(
-        task.problems(config.evaluate.split), config.evaluate.problems, "config.evaluate.problems"
-    )
+    task, problems = evaluated(config, trained_on)
     task.prepare(sandbox, say)
     actor, base = load_base(config, workdir, trained_on, lambda _: None)
     actor = actor.with_task(task)

@@ -77,11 +77,6 @@ def by_row(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, BATCH)
 
 
-def everywhere(mesh: Mesh) -> NamedSharding:
-    """A full copy on each device."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
 def spread(tree: Any, mesh: Mesh | None) -> Any:
     """Arrays that every host has whole, put by row; those that lie on the mesh already are moved there.
     Without a mesh they stay as they are."""

@@ -123,11 +123,12 @@ def result_of(rows: Sequence[Mapping], *, resamples: int = RESAMPLES, seed: int 
         answers=[row["answers"] for row in rows],
         finished=np.array([row["finished"] for row in rows], dtype=bool),
         levels=[row["level"] for row in rows],
-        notes=[row["notes"] for row in rows] if all("notes" in row for row in rows) else None,
+        notes=[row.get("notes") or [{}] * len(row["attempts"]) for row in rows],
         resamples=resamples,
         seed=seed,
     )
-    return {"step": rows[0]["step"], "split": rows[0]["split"], **summary}
+    how = {field: rows[0][field] for field in ("step", "split", "temperature") if field in rows[0]}
+    return how | summary
 
 
 def check_rows(rows: Sequence[Mapping]) -> None:
@@ -137,9 +138,9 @@ def check_rows(rows: Sequence[Mapping]) -> None:
     for field in ("checkpoint", "step", "split", "id", "level", *PER_ATTEMPT):
         if absent := [i for i, row in enumerate(rows) if field not in row]:
             raise ValueError(f"rows[{absent[0]}]: has no {field!r}; evaluate this checkpoint again")
-    for field in ("checkpoint", "step", "split"):
-        if len(found := {row[field] for row in rows}) > 1:
-            raise ValueError(f"{field}: got {sorted(found)}; give the rows of one evaluation only")
+    for field in ("checkpoint", "step", "split", "temperature"):
+        if len(found := {row.get(field) for row in rows}) > 1:
+            raise ValueError(f"{field}: got {sorted(found, key=str)}; give the rows of one evaluation only")
     _check_distinct("id", [row["id"] for row in rows])
     attempts = len(rows[0]["attempts"])
     for row in rows:

@@ -134,7 +134,7 @@ def returns(rewards: Float[Array, "E N"], discount: float | Float[Array, ""]) ->
     """
     attempts = jnp.arange(rewards.shape[1])
     ahead = attempts[None, :] - attempts[:, None]
-    weight = jnp.where(ahead >= 0, jnp.where(ahead == 0, 1.0, discount ** jnp.maximum(ahead, 1)), 0.0)
+    weight = jnp.triu(discount ** jnp.maximum(ahead, 0))  # 0 ** 0 is 1: without a discount it is the identity
     return rewards @ weight.T
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import rich.console
 import rich.table
 
+from score_jax.duration import brief
 from score_jax.plan import Plan, StagePlan
 
 _GIB, _GB, _TERA = 2**30, 1e9, 1e12
@@ -26,9 +27,9 @@ def as_text(found: Plan, name: str) -> Iterator[rich.console.RenderableType]:
     for stage in found.stages:
         if stage.fits:
             yield (
-                f"{stage.stage}: a step takes {spoken(stage.seconds)} at least, "
+                f"{stage.stage}: a step takes {brief(stage.seconds)} at least, "
                 f"{stage.tokens / stage.seconds:,.0f} sampled tokens/s; "
-                f"{stage.steps:,} updates {spoken(stage.steps * stage.seconds)}"
+                f"{stage.steps:,} updates {brief(stage.steps * stage.seconds)}"
             )
     yield f"attempts that end: {found.mean_length:.0f} tokens in the mean, geometrically distributed"
     yield from found.notes
@@ -60,7 +61,7 @@ def _phases(found: Plan) -> rich.table.Table:
                 f"{cost.flops / _TERA:.3g}",
                 f"{cost.memory / _GB:.3g}",
                 f"{cost.network / _GB:.3g}",
-                *(spoken(phase.seconds), phase.bound),
+                *(brief(phase.seconds), phase.bound),
             )
     return table
 
@@ -74,8 +75,8 @@ def as_row(found: Plan, name: str) -> str:
     longest = max(found.stages, key=lambda stage: stage.steps * stage.seconds)
     speed = longest.tokens / longest.seconds
     return (
-        f"| {name} | {found.topology} | yes | {memory} | {spoken(longest.seconds)} | {slowest(longest)} "
-        f"| {spoken(found.seconds)} | {speed:,.0f} |"
+        f"| {name} | {found.topology} | yes | {memory} | {brief(longest.seconds)} | {slowest(longest)} "
+        f"| {brief(found.seconds)} | {speed:,.0f} |"
     )
 
 
@@ -83,11 +84,3 @@ def slowest(stage: StagePlan) -> str:
     """The phase that takes longest, and what binds it."""
     phase = max(stage.phases, key=lambda phase: phase.seconds)
     return f"{phase.name}: {phase.bound}"
-
-
-def spoken(seconds: float) -> str:
-    """0.00012 -> '0.12 ms', 90 -> '1.5 min'."""
-    for limit, size, unit in ((1, 1e-3, "ms"), (60, 1, "s"), (3600, 60, "min"), (172_800, 3600, "h")):
-        if seconds < limit:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 86_400:.3g} days"

@@ -18,11 +18,12 @@ from etils import epath
 
 from score_jax import chat, checkpoint, diagnosis, hosts, interruption, lock, mesh, model, prompts, tokenizer
 from score_jax.config import shows_critiques
+from score_jax.imitation import Examples, sft_step
+from score_jax.learner import Learner, Optimizer
 from score_jax.log import Progress
 from score_jax.manifest import FILE, fault_of, write_manifest
 from score_jax.records import append_jsonl, read_json, write_json, write_jsonl, writes, writing
 from score_jax.rollout import Actor, actor_of
-from score_jax.step import Examples, Optimizer, sft_step
 from score_jax.task import Task
 from score_jax.types import Problem
 
@@ -226,20 +227,21 @@ def pretrain(config: ml_collections.ConfigDict, actor: Actor, directory: epath.P
     optimizer = Optimizer(clip_norm=settings.clip_norm, b2=settings.b2, weight_decay=settings.weight_decay)
     params = model.init_params(actor.model, jax.random.key(config.seed))
     params = mesh.place(params, devices)
+    learner = Learner(actor.model, optimizer, mesh=devices)
     problems = actor.task.problems("train")
     step, marks, in_a_row = 0, [], 0
     write_jsonl(directory / "metrics.jsonl", [])
     with Progress("base model", sum(phase.steps for phase in phases), every=config.log.every) as progress:
         for phase in phases:
             state = mesh.place(optimizer.init(params), devices)
-            learner = actor.with_attempts(phase.attempts).with_critique(phase.critiques > 0)
+            shown = actor.with_attempts(phase.attempts).with_critique(phase.critiques > 0)
             peak = phase.learning_rate
             schedule = optax.warmup_cosine_decay_schedule(
                 0.0, peak, round(settings.warmup * phase.steps), phase.steps, 0.05 * peak
             )
             for phase_step in range(phase.steps):
                 batch = demonstrations(
-                    learner,
+                    shown,
                     problems,
                     seed=config.seed,
                     step=step,
@@ -249,9 +251,7 @@ def pretrain(config: ml_collections.ConfigDict, actor: Actor, directory: epath.P
                 )
                 batch = mesh.spread(batch, devices)
                 rate = jnp.float32(schedule(phase_step))
-                state, metrics = sft_step(
-                    state, {}, batch, rate, model=actor.model, optimizer=optimizer, mesh=devices
-                )
+                state, metrics = sft_step(state, {}, batch, rate, learner=learner)
                 step += 1
                 progress.advance({"loss": metrics["loss"]})
                 marks.append(metrics["skipped"])
@@ -266,7 +266,7 @@ def pretrain(config: ml_collections.ConfigDict, actor: Actor, directory: epath.P
                     diagnosis.give_up(
                         directory,
                         state.params,
-                        diagnosis.of_examples(state, {}, batch, model=actor.model, chunk=64, mesh=devices),
+                        diagnosis.of_examples(state, {}, batch, learner),
                         [problem.id for problem in drawn(problems, settings.batch, config.seed, step - 1)[0]],
                         step=step,
                         times=in_a_row,

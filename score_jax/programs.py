@@ -18,14 +18,16 @@ from score_jax import chat, prompts
 from score_jax import model as models
 from score_jax.config import shows_critiques
 from score_jax.config_check import SMALL
+from score_jax.learner import blank_state
 from score_jax.mesh import by_row, check_rows, placed, shares
 from score_jax.packing import as_it_stands
 from score_jax.released import load_tokenizer
 from score_jax.rl import learner_of
-from score_jax.rollout import jitted_sample, prompt_rows
-from score_jax.sampling import Slots
+from score_jax.rollout import prompt_rows
+from score_jax.sampling import sample
 from score_jax.schedule import objective_at
-from score_jax.step import blank_state, train_step
+from score_jax.slots import Slots
+from score_jax.step import train_step
 from score_jax.task import Task
 from score_jax.tokenizer import train_tokenizer
 from score_jax.types import Episodes, Experience, TrainState
@@ -88,7 +90,7 @@ def trace(
 
     prompts = part // prompt_rows(part, learner.samples, mesh)
     prompted = rows((prompts, slots.prompt), jnp.int32), rows((part,), key.dtype)
-    sampled = jitted_sample().lower(
+    sampled = sample.lower(
         models.for_params(model, params),
         params,
         *prompted,

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from score_jax.chat import Format
-from score_jax.sampling import Segment, Slots
+from score_jax.slots import Segment, Slots
 from score_jax.task import Answer, Demonstration, Task
 from score_jax.types import CONTEXT, PADDING, Problem
 

@@ -89,7 +89,7 @@ def load_params(path: str, model: nn.Module, mesh: Mesh) -> dict:
         ) from error
     wanted = shapes_of(model)
     found = without_media(found)
-    differ = differences(wanted, found)
+    differ = mismatches(wanted, found)
     if differ:
         raise ValueError(
             f"config.model.checkpoint = {path!r} is not one of {type(model).__name__}: "
@@ -105,7 +105,7 @@ def without_media(params: Mapping[str, Any]) -> dict:
     return unflatten_dict({name: x for name, x in flat.items() if not name.startswith(_MEDIA)}, sep=".")
 
 
-def differences(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+def mismatches(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """Where two trees of parameters differ in names or shapes, in words."""
     ours, theirs = flatten_dict(wanted, sep="."), flatten_dict(found, sep=".")
     missing = [f"it has no {name}" for name in ours if name not in theirs]

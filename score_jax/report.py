@@ -12,10 +12,11 @@ import numpy as np
 from etils import epath
 from markupsafe import Markup
 
-from score_jax import alarms, charts, metrics
+from score_jax import alarms, charts, markdown, metrics
+from score_jax.duration import hours_and_minutes
 from score_jax.percent import DASH, DELTA, direction, from_to, percent
 from score_jax.records import write_text
-from score_jax.run import Run, last_attempt, read_run
+from score_jax.run import Run, evaluated_as, last_attempt, read_run
 
 TRANSCRIPT_BYTES = 8_000_000  # of JSON in the page; whole problems beyond it are counted, not shown
 ARROW = charts.ARROW
@@ -147,12 +148,9 @@ def as_markdown(results: Mapping[str, Mapping]) -> str:
     """The table in Markdown, a column per checkpoint: per cent [95% interval]; "" without results."""
     if not results:
         return ""
-    lines = ["| | " + " | ".join(head.replace("|", r"\|") for head in heads(results)) + " |"]
-    lines.append("|---" * (len(results) + 1) + "|")
-    for row in result_table(results):
-        cells = [cell["text"] + f" [{cell['interval']}]" * bool(cell["interval"]) for cell in row["cells"]]
-        lines.append(f"| {row['label']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    text = lambda cell: cell["text"] + f" [{cell['interval']}]" * bool(cell["interval"])
+    rows = [[row["label"], *map(text, row["cells"])] for row in result_table(results)]
+    return markdown.table(["", *heads(results)], rows)
 
 
 def curves(
@@ -239,8 +237,7 @@ def _tiles(results: Mapping[str, Mapping]) -> list[dict]:
         return []
     first, *_, final = [*results, *results]
     last = last_attempt(results[final])
-    like = lambda name: (results[name].get("split"), last_attempt(results[name]))
-    first = first if like(first) == like(final) else final
+    first = first if evaluated_as(results[first]) == evaluated_as(results[final]) else final
     wanted = [("acc_t1", "Accuracy, attempt 1", "share")]
     if last > 1:
         wanted += [(f"acc_t{last}", f"Accuracy, attempt {last}", "share")]
@@ -306,8 +303,7 @@ def _facts(run: Run) -> list[str]:
         if skipped := sum(row.get("skipped") or 0 for row in run.steps):
             facts.append(f"{skipped:,} skipped, their loss or gradient not finite")
         if seconds := sum(row.get("seconds") or 0 for row in run.steps):
-            hours, minutes = divmod(round(seconds / 60), 60)
-            facts.append(f"{hours} h {minutes} min" if hours else f"{minutes} min")
+            facts.append(hours_and_minutes(seconds))
     return facts
 
 

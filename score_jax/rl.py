@@ -14,13 +14,14 @@ from jax.sharding import Mesh
 
 from score_jax import diagnosis, hosts, offline, rollout
 from score_jax import model as models
+from score_jax.learner import optimizer_of
 from score_jax.log import by_attempt
 from score_jax.mesh import mesh_of, spread
 from score_jax.metrics import summarize
 from score_jax.packing import packed
 from score_jax.rollout import Actor, Graded
 from score_jax.schedule import asks_for_kl, batch_of, beta_2_after, objective_at
-from score_jax.step import Learner, Optimizer, train_step
+from score_jax.step import PolicyLearner, train_step
 from score_jax.types import Experience, Problem, TrainState
 from score_jax.updates import Update, Updater
 
@@ -75,7 +76,7 @@ def rl_updater(
             batch=lambda: diagnosis.of_experience(state, *given, learner),
             reward=float(pay.sum(axis=1).mean()),
             shown={k: v for k, v in row.items() if k.startswith(("reward", "delta"))},
-            transcript=transcript(graded, 0),
+            transcript=episode_text(graded, 0),
         )
 
     return update
@@ -83,11 +84,11 @@ def rl_updater(
 
 def learner_of(
     config: ml_collections.ConfigDict, stage: ml_collections.ConfigDict, model: nn.Module, mesh: Mesh
-) -> Learner:
+) -> PolicyLearner:
     """What a stage's updates fix at compile time."""
-    return Learner(
+    return PolicyLearner(
         model=model,
-        optimizer=Optimizer(**config.optimizer.to_dict()),
+        optimizer=optimizer_of(config),
         samples=config.samples_per_problem * stage.samples_factor,
         kl_estimator=config.kl_estimator,
         decisive_only=config.decisive_only,
@@ -152,10 +153,14 @@ def step_metrics(graded: Graded, numbers: dict) -> dict[str, float]:
         row |= {f"{name}_t{i + 1}": float(numbers[name][i] / of[i]) for i in sampled}
     columns = {name: getattr(graded, name) for name in ("answers", "finished", "notes")}
     seen = summarize(graded.rewards, **columns, resamples=0)
-    return row | {key: value for key, value in seen.items() if key != "n" and not key.startswith("acc_")}
+    known = {"n", *by_attempt("acc", share)}  # Acc@t is the mean reward, or counts what that grades
+    told = {key: value for key, value in seen.items() if key not in known}
+    if taken := sorted(row.keys() & told.keys()):
+        raise ValueError(f"notes: {taken[0]!r} is the name of another metric; call the note something else")
+    return row | told
 
 
-def transcript(graded: Graded, row: int) -> str:
+def episode_text(graded: Graded, row: int) -> str:
     """One episode as text."""
     problem = graded.problems[row]
     lines = [f"  problem    {problem.prompt.strip()}  (answer: {problem.gold})"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,8 +18,8 @@ from jaxtyping import Bool, Float, Int, Key
 from score_jax import hosts, prompts, sampling
 from score_jax import model as models
 from score_jax.chat import Format
-from score_jax.mesh import shares, spread
-from score_jax.sampling import Slots
+from score_jax.mesh import shares
+from score_jax.slots import Slots
 from score_jax.task import Task
 from score_jax.types import CONTEXT, Episodes, Experience, Problem
 
@@ -142,12 +141,6 @@ def row_keys(seed: int, name: str, step: int, rows: int) -> Key[jax.Array, "E"]:
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
 
 
-@functools.cache
-def jitted_sample() -> jax.stages.Wrapped:
-    """`sampling.sample`, compiled once for each model and layout."""
-    return jax.jit(sampling.sample, static_argnames=("model", "slots", "pad", "end", "mesh"))
-
-
 def prompt_rows(rows: int, samples: int, mesh: Mesh | None) -> int:
     """How many of `rows` that are sampled at once share a prompt, which is then computed once: all samples of
     a problem, or 1 where the devices cannot share out so few prompts evenly."""
@@ -178,25 +171,20 @@ def roll_out(
         and a part is graded while later ones are sampled.
       samples: K. A prompt is computed once for its K rows, where the devices can share out the prompts.
     """
-    size = len(problems) // parts
-    together = prompt_rows(size, samples, mesh)
+    together = prompt_rows(len(problems) // parts, samples, mesh)
     prompt_ids = prompts.encode_prompts(actor.format, problems[::together], actor.slots)
-    sampled = []
-    for start in range(0, len(problems), size):
-        asked = slice(start // together, (start + size) // together)
-        part = prompt_ids[asked], keys[start : start + size]
-        sampled.append(
-            jitted_sample()(
-                models.for_params(actor.model, params),
-                params,
-                *spread(part, mesh),
-                slots=actor.slots,
-                temperature=temperature,
-                pad=actor.format.pad,
-                end=actor.format.end,
-                mesh=mesh,
-            )
-        )
+    sampled = sampling.sample_in_parts(
+        models.for_params(actor.model, params),
+        params,
+        prompt_ids,
+        keys,
+        parts=parts,
+        mesh=mesh,
+        slots=actor.slots,
+        temperature=temperature,
+        pad=actor.format.pad,
+        end=actor.format.end,
+    )
     rows = hosts.exchange(lambda: _grade_mine(actor, problems, sampled))
     episodes = jax.tree.map(lambda *x: jnp.concatenate(x), *sampled) if parts > 1 else sampled[0]
     return episodes, Graded.of_rows(problems, rows)

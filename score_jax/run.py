@@ -95,6 +95,12 @@ def last_attempt(result: Mapping) -> int:
     return max((int(key[5:]) for key in result if key.startswith("acc_t")), default=1)
 
 
+def evaluated_as(result: Mapping) -> tuple:
+    """Split, number of attempts, of problems, and temperature: what has to be alike in two entries of
+    results.json for their numbers to stand side by side."""
+    return result.get("split"), last_attempt(result), result["n"], result.get("temperature", 0.0)
+
+
 def of_outcome(rows: Sequence[Mapping], outcome: str) -> list[Mapping]:
     """Those of an evaluation's rows whose last attempt did one thing to the first.
 
@@ -146,15 +152,8 @@ def _last_of_each[Row: Mapping](
 
 
 def _flat(value: object, name: str = "") -> dict[str, str]:
-    """{'a': {'b': 1}, 'c': [2, 3]} -> {'a.b': '1', 'c': '2, 3'}; a dict in a list goes by name."""
-    if isinstance(value, list) and not any(isinstance(item, dict | list) for item in value):
-        return {name: ", ".join(map(str, value))}
-    if isinstance(value, list):
-        names = [i.get("name", k) if isinstance(i, dict) else k for k, i in enumerate(value)]
-        if len(set(names)) < len(names):
-            names = list(range(len(value)))
-        value = dict(zip(names, value, strict=True))
+    """{'a': {'b': 1}, 'c': [2, 3]} -> {'a.b': '1', 'c': '2, 3'}."""
     if isinstance(value, dict):
         inner = [(f"{name}.{key}" if name else str(key), item) for key, item in value.items()]
         return {k: text for key, item in inner for k, text in _flat(item, key).items()}
-    return {name: str(value)}
+    return {name: ", ".join(map(str, value)) if isinstance(value, list) else str(value)}

@@ -14,10 +14,11 @@ import ml_collections
 import rich.table
 from etils import epath
 
-from score_jax.cell import Cell, holding, in_turn
+from score_jax.cell import Cell, in_turn, kept_current
 from score_jax.checkpoint import Checkpoints
-from score_jax.clock import Clock, spoken
+from score_jax.clock import Clock
 from score_jax.config import check_workdir, judged_by
+from score_jax.duration import hours_and_minutes
 from score_jax.evaluate import choose, evaluate
 from score_jax.findings import findings_of
 from score_jax.log import console, say
@@ -53,12 +54,12 @@ def study(
     with clock.writing():  # before the first cell, too: a page can be made of it
         write_findings(config, workdir, every)
 
-    def timed(cell: Cell) -> None:
+    def make_timed(cell: Cell) -> None:
         say(f"\n== {cell.row}, seed {cell.seed}: {sum(each.done for each in cells) + 1} of {len(cells)}")
         with clock.on(cell):
             make(cell, sandbox)
 
-    for _ in in_turn(left, timed):
+    for _ in in_turn(left, make_timed, "study"):
         console.print(progress(cells, clock))
         if clock.may_write() or all(cell.done for cell in cells):
             with clock.writing():
@@ -69,12 +70,6 @@ def study(
 
 def make(cell: Cell, sandbox: str) -> None:
     """Trains, evaluates and measures a cell; what was done before is not done again."""
-    with holding(cell, "study"):
-        if not cell.done:
-            _make(cell, sandbox)
-
-
-def _make(cell: Cell, sandbox: str) -> None:
     marker = cell.workdir / "done.json"
     train(cell.config, cell.workdir, sandbox)
     known = read_json(marker)
@@ -99,10 +94,13 @@ def _make(cell: Cell, sandbox: str) -> None:
 
 def write_findings(config: ml_collections.ConfigDict, workdir: epath.Path, cells: Sequence[Cell]) -> None:
     """Writes study.json from all of a study's cells that are done, whichever call made them."""
-    done = [(cell.row, cell.seed) for cell in cells if cell.done]
-    missing = [f"{cell.row}/{cell.seed}" for cell in cells if not cell.done]
-    found = findings_of(config, workdir, done, missing=missing)
-    write_json(workdir / "study.json", found)
+
+    def write() -> None:
+        done = [(cell.row, cell.seed) for cell in cells if cell.done]
+        missing = [f"{cell.row}/{cell.seed}" for cell in cells if (cell.row, cell.seed) not in done]
+        write_json(workdir / "study.json", findings_of(config, workdir, done, missing=missing))
+
+    kept_current(cells, write)
 
 
 def base_attempts(workdir: epath.Path) -> dict[str, str]:
@@ -115,7 +113,7 @@ def progress(cells: Sequence[Cell], clock: Clock) -> rich.table.Table:
     """Which cells are done, what they say, and the time left."""
     done = [cell for cell in cells if cell.done]
     times = " and ".join(
-        f"{spoken(seconds)} {word}"
+        f"{hours_and_minutes(seconds)} {word}"
         for seconds, word in ((clock.seconds, "so far"), (clock.left(cells), "left"))
     )
     table = rich.table.Table(title=f"{len(done)} of {len(cells)} done; about {times}")
@@ -123,12 +121,12 @@ def progress(cells: Sequence[Cell], clock: Clock) -> rich.table.Table:
         table.add_column(head, justify="left" if head == "row" else "right")
     for row in dict.fromkeys(cell.row for cell in cells):
         mine = [cell for cell in cells if cell.row == row]
-        results = [result_of(cell) for cell in mine if cell.done]
+        results = [judged_result(cell) for cell in mine if cell.done]
         table.add_row(row, f"{len(results)}/{len(mine)}", *means(results))
     return table
 
 
-def result_of(cell: Cell) -> Mapping[str, Any]:
+def judged_result(cell: Cell) -> Mapping[str, Any]:
     """What results.json says of the checkpoint by which a cell is judged."""
     return read_json(cell.workdir / "results.json")[judged_by(cell.config)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -12,7 +13,7 @@ from score_jax.cell import Cell
 from score_jax.config_check import SPLITS, check_config
 from score_jax.config_fields import meant
 from score_jax.findings import VOTES
-from score_jax.task import evaluation_task, training_task
+from score_jax.task import evaluation_task, first_of, training_task
 
 SHOWN = "configs/study_quickstart.py"
 _FAST = ("seeds", "rows", "pools", "pool_rows")
@@ -28,7 +29,7 @@ def plan(config: ml_collections.ConfigDict, workdir: epath.Path, *, fast: bool =
     for section in ("methods", "study"):
         if section not in config:
             raise ValueError(f"config.{section} is missing; {SHOWN} shows what belongs there")
-    check_study(config)
+    check_sections(config)
     wanted = config.study.fast if fast else config.study
     pools = [f"{row}@{pool}" for pool in wanted.pools for row in wanted.pool_rows]
     cells = [
@@ -38,14 +39,56 @@ def plan(config: ml_collections.ConfigDict, workdir: epath.Path, *, fast: bool =
         for row in rows
     ]
     for cell in cells:
-        try:
-            check_config(cell.config)
-        except ValueError as error:
-            raise ValueError(f"row {cell.row}: {error}") from error
+        check_cell(cell)
     return cells
 
 
-def check_fields(config: ml_collections.ConfigDict) -> None:
+def check_cell(cell: Cell) -> None:
+    """Refuses a cell whose run or measures cannot work.
+
+    Raises:
+      ValueError: names the row, the measure if it is one, and the field.
+    """
+    where = f"row {cell.row}"
+    try:
+        check_config(cell.config)
+        for name, section in cell.measures.items():
+            where = f"row {cell.row}, config.study.measures.{name}"
+            measured = measured_with(cell.config, section)
+            check_config(measured)
+            if section.given:
+                check_given(cell.config.evaluate.to_dict(), measured.evaluate.to_dict())
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def check_given(evaluated: Mapping[str, Any], measured: Mapping[str, Any]) -> None:
+    """Refuses a measure that gives first attempts, the base's, which a row's evaluation does not have.
+
+    Args:
+      evaluated: the `evaluate` section of the row.
+      measured: that of the measure.
+
+    Raises:
+      ValueError: names the field.
+    """
+    for field in ("task", "split", "files"):
+        if measured[field] != evaluated[field]:
+            raise ValueError(
+                f"evaluate.{field} = {measured[field]!r}: given=True gives first attempts from the row's own "
+                f"evaluation, of {evaluated[field]!r}; leave the field out"
+            )
+    asked, there = measured["problems"], evaluated["problems"]
+    if there and not 0 < asked <= there:
+        raise ValueError(
+            f"evaluate.problems = {asked}: given=True gives first attempts from the row's own evaluation, of "
+            f"{there} problems; choose at most that"
+        )
+    if measured["critique"]:
+        raise ValueError("evaluate.critique = True: given=True asks for no critique; set it to False")
+
+
+def check_study_fields(config: ml_collections.ConfigDict) -> None:
     """Refuses a `study` section that lacks a field, or has one that nothing reads.
 
     Raises:
@@ -83,13 +126,13 @@ def check_tables(config: ml_collections.ConfigDict) -> None:
                 raise ValueError(f"{field}: {member!r} names no stage of {row}; choose {' or '.join(stages)}")
 
 
-def check_study(config: ml_collections.ConfigDict) -> None:
+def check_sections(config: ml_collections.ConfigDict) -> None:
     """Refuses a `study` section that cannot work.
 
     Raises:
       ValueError: names the field.
     """
-    check_fields(config)
+    check_study_fields(config)
     check_tables(config)
     every = {*config.study.rows, *config.study.pool_rows}
     for name, section in config.study.measures.items():
@@ -114,7 +157,8 @@ def check_study(config: ml_collections.ConfigDict) -> None:
         if (split := measured.evaluate.split) not in SPLITS:
             field = f"config.study.measures.{name}.evaluate.split"
             raise ValueError(f"{field} = {split!r}: choose one of {', '.join(SPLITS)}")
-        evaluation_task(measured, trained_on).problems(split)  # of files it may lack one
+        problems = evaluation_task(measured, trained_on).problems(split)  # of files it may lack one
+        first_of(problems, measured.evaluate.problems, f"config.study.measures.{name}.evaluate.problems")
     size = len(trained_on.problems("train"))
     if too_large := [pool for pool in config.study.pools if pool > size]:
         raise ValueError(f"config.study.pools: {too_large[0]} of the {size} training problems; choose less")

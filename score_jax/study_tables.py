@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from score_jax import markdown
 from score_jax.charts import ARROW
 from score_jax.percent import DASH, DELTA, direction, from_to, percent, with_interval
 from score_jax.study_file import SCORE, check_study
@@ -34,10 +35,7 @@ def as_markdown(study: Mapping[str, Any]) -> str:
     """
     check_study(study)
     heads = [COLUMNS[name] for name in MAIN] + ["Acc@t2 by seed", "Acc@t2, SCoRe minus this"]
-    lines = [
-        f"| {study['problems']} problems, {len(study['seeds'])} seeds | {' | '.join(heads)} |",
-        "|---" * (len(heads) + 1) + "|",
-    ]
+    rows = []
     for row in _trained_alike(study["rows"]).values():
         found = row["statistics"]
         cells = [
@@ -47,8 +45,8 @@ def as_markdown(study: Mapping[str, Any]) -> str:
             ", ".join(percent(seed) for seed in found["acc_t2"]["by_seed"]) if "acc_t2" in found else DASH
         )
         cells.append(interval_text(row.get("minus_score", {}).get("acc_t2"), signed=True, absent=""))
-        lines.append(f"| {row['label'].replace('|', '&#124;')} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([row["label"], *cells])
+    return markdown.table([f"{study['problems']} problems, {len(study['seeds'])} seeds", *heads], rows)
 
 
 def main_table(study: Mapping[str, Any], part: str) -> dict[str, Any]:

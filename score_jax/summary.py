@@ -10,7 +10,7 @@ from rich.text import Text
 
 from score_jax.log import console, say
 from score_jax.percent import DASH, DELTA, percent, with_interval
-from score_jax.run import last_attempt, read_run
+from score_jax.run import evaluated_as, read_run
 from score_jax.transcript import explain_marks, print_attempts
 
 
@@ -41,18 +41,17 @@ def summary(workdir: epath.PathLike) -> None:
 def numbers(results: Mapping[str, Mapping], last: str) -> rich.table.Table:
     """The three numbers of the base and of `last`, in per cent with 95% intervals.
 
-    The base's stand there if it was evaluated on the same split, with as many attempts.
+    The base's stand there if it was evaluated alike, see `run.evaluated_as`.
     """
-    like = lambda name: (results[name]["split"], last_attempt(results[name]))
     there = [name for name in dict.fromkeys(("base", last)) if name in results]
-    shown = [name for name in there if like(name) == like(there[-1])]
-    (split, end), n = like(shown[-1]), results[shown[-1]]["n"]
+    split, end, n, _ = how = evaluated_as(results[there[-1]])
+    shown = [name for name in there if evaluated_as(results[name]) == how]
     end = max(end, 2)
     second = "the second" if end == 2 else "the last"
     table = rich.table.Table("", *shown, "", box=None, padding=(0, 2))
     table.title = f"{n} problems of the {split} split, 95% intervals"
     if shown != there:
-        table.caption = "The base was evaluated on another split, or with another number of attempts."
+        table.caption = "The base was evaluated in another way: split, attempts, problems or temperature."
     for key, name, words in (
         ("acc_t1", "Acc@t1", "right at first"),
         (f"acc_t{end}", f"Acc@t{end}", f"right at {second}"),

@@ -14,10 +14,11 @@ from typing import Any
 import ml_collections
 from etils import epath
 
-from score_jax.cell import Cell, holding, in_turn
-from score_jax.clock import Clock, spoken
+from score_jax.cell import Cell, in_turn, kept_current
+from score_jax.clock import Clock
 from score_jax.config import check_workdir, judged_by
 from score_jax.config_check import flatten
+from score_jax.duration import hours_and_minutes
 from score_jax.evaluate import evaluate
 from score_jax.log import say
 from score_jax.percent import percent
@@ -52,12 +53,12 @@ def sweep(
     workdir.mkdir(parents=True, exist_ok=True)
     found = write_findings(config, workdir, points, every)  # before the first point, too: see `report`
 
-    def timed(cell: Cell) -> None:
+    def make_timed(cell: Cell) -> None:
         say(f"\n== {cell.row}: {sum(each.done for each in wanted) + 1} of {len(wanted)}")
         with clock.on(cell):
             make(cell, sandbox)
 
-    for _ in in_turn(left, timed):
+    for _ in in_turn(left, make_timed, "sweep"):
         found = write_findings(config, workdir, points, every)
         say(progress(wanted, found, clock))
     if not left:
@@ -87,12 +88,6 @@ def make(cell: Cell, sandbox: str) -> None:
 
     The rewards are kept apart from attempts.jsonl, where another split may take their place later.
     """
-    with holding(cell, "sweep"):
-        if not cell.done:
-            _make(cell, sandbox)
-
-
-def _make(cell: Cell, sandbox: str) -> None:
     train(cell.config, cell.workdir, sandbox)
     evaluate(cell.config, cell.workdir, "stages", sandbox)
     checkpoint = judged_by(cell.config)
@@ -116,7 +111,6 @@ def write_findings(
       points: all of them.
       cells: theirs, by name.
     """
-    done = {name: read_json(cell.workdir / "done.json") for name, cell in cells.items() if cell.done}
     about = {
         "task": (config.evaluate.task or config.task).rpartition(":")[2],
         "split": config.evaluate.split,
@@ -135,9 +129,14 @@ def write_findings(
                 "arguments": arguments_of(point, cells[point.name]),
             }
         )
-    found = findings_of(about, asked, done)
-    write_json(workdir / "sweep.json", found)
-    return found
+
+    def write() -> dict[str, Any]:
+        done = {name: read_json(cell.workdir / "done.json") for name, cell in cells.items() if cell.done}
+        found = findings_of(about, asked, done)
+        write_json(workdir / "sweep.json", found)
+        return found
+
+    return kept_current(cells.values(), write)
 
 
 def arguments_of(point: Point, cell: Cell) -> list[str]:
@@ -158,8 +157,8 @@ def kinds_of(config: ml_collections.ConfigDict, points: Sequence[Point]) -> dict
 def progress(cells: Sequence[Cell], found: Mapping[str, Any], clock: Clock) -> str:
     """How many of this call's points are done, the time left, and the best row so far."""
     done = sum(cell.done for cell in cells)
-    line = f"{done} of {len(cells)} done; {spoken(clock.seconds)} so far"
-    line += f", about {spoken(clock.left(cells))} left" * (done < len(cells))
+    line = f"{done} of {len(cells)} done; {hours_and_minutes(clock.seconds)} so far"
+    line += f", about {hours_and_minutes(clock.left(cells))} left" * (done < len(cells))
     if found["best"] is None:
         return line
     statistic = found["statistic"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from etils import epath
 
-from score_jax import charts
+from score_jax import charts, markdown
 from score_jax.percent import DELTA, from_to, percent
 from score_jax.records import write_text
 from score_jax.report import template
@@ -56,13 +56,13 @@ def as_markdown(found: Mapping[str, Any]) -> str:
     """The table in Markdown, best first: per cent [95% interval]."""
     columns = _columns(found)
     heads = [f"{found['problems']} problems, {found['split']} split", *columns.values(), _behind(found)]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    rows = []
     for name in ranked(found):
         row = found["rows"][name]
         cells = [interval_text(row["statistics"][key], signed=key == "delta") for key in columns]
         cells.append(interval_text(row.get("best_minus"), signed=True) if name != found["best"] else "best")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([name, *cells])
+    return markdown.table(heads, rows)
 
 
 def ranked(found: Mapping[str, Any]) -> list[str]:

@@ -172,6 +172,17 @@ def first_of(problems: Sequence[Problem], count: int, field: str) -> Sequence[Pr
     return problems[: count or len(problems)]
 
 
+def evaluated(config: ml_collections.ConfigDict, training: Task) -> tuple[Task, Sequence[Problem]]:
+    """The task that a config evaluates on, see `evaluation_task`, and those of its problems.
+
+    Raises:
+      ValueError: there are not so many.
+    """
+    task = evaluation_task(config, training)
+    problems = task.problems(config.evaluate.split)
+    return task, first_of(problems, config.evaluate.problems, "config.evaluate.problems")
+
+
 def training_task(config: ml_collections.ConfigDict) -> Task:
     """The task that a config trains on."""
     return load_task(config.task, config.data_dir or None, config.files.to_dict())

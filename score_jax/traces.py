@@ -20,8 +20,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from score_jax.sampling import Slots
-from score_jax.step import Examples
+from score_jax.imitation import Examples
+from score_jax.slots import Slots
 from score_jax.types import CONTEXT, PADDING, Problem
 
 

@@ -18,15 +18,16 @@ from score_jax.base import make_base, remember_base
 from score_jax.checkpoint import Checkpoints, absolute
 from score_jax.config import check_place, check_workdir, claim_workdir, deciding
 from score_jax.config_check import SUPERVISED
+from score_jax.learner import blank_state, optimizer_of
 from score_jax.log import say
 from score_jax.mesh import check_rows, mesh_of, place
-from score_jax.origin import origin_of
+from score_jax.origin import claim_problems, origin_of
+from score_jax.records import read_jsonl
 from score_jax.repair import mend
 from score_jax.rl import rl_updater
 from score_jax.rollout import Actor
 from score_jax.sft import sft_updater
-from score_jax.step import Optimizer, blank_state
-from score_jax.task import evaluation_task, first_of, training_task
+from score_jax.task import evaluated, first_of, training_task
 from score_jax.types import Problem
 from score_jax.updates import run_stage
 
@@ -47,10 +48,8 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, sandbox: str =
     for field in ("rollout_parts", "micro_batches"):
         check_rows(rows // config[field], devices, f"config.{field}")
     task = training_task(config)
-    measured = evaluation_task(config, task)
     pool = first_of(task.problems("train"), config.train_problems, "config.train_problems")
-    tested = measured.problems(config.evaluate.split)
-    tested = first_of(tested, config.evaluate.problems, "config.evaluate.problems")
+    measured, tested = evaluated(config, task)
     hosts.assert_alike([deciding(config), [problem.id for problem in pool]], "configs or problems")
     task.prepare(sandbox, say)
     if measured is not task:
@@ -65,11 +64,14 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, sandbox: str =
     with lock.hold(workdir, "train"):
         actor, base = make_base(config, workdir, task, say, check)
         claim_workdir(workdir, config)
+        claim_problems(workdir, pool)
         remember_base(config, workdir, base)
         bank: offline.Bank = {}
         if offline.first_giver(config):
             bank = offline.first_attempts(config, workdir, actor, base, pool, say)
         newest = mend(absolute(workdir / "checkpoints"))
+        if not newest:
+            check_log(config, workdir)
         origin = origin_of(config, actor.format.tokenizer)
         keep = {"keep_newest": config.keep_newest, "keep_best": config.keep_best}
         with Checkpoints(workdir / "checkpoints", origin=origin, **keep) as checkpoints:
@@ -93,7 +95,7 @@ def _stages(
     untrained = lambda: place(
         models.init_trainable(actor.model, base, adapters_key, config.train_dtype), devices
     )
-    optimizer = Optimizer(**config.optimizer.to_dict())
+    optimizer = optimizer_of(config)
     # A stage starts with a fresh optimiser; anywhere later it goes on from a checkpoint.
     counted = lambda state, step: dataclasses.replace(state, step=jnp.int32(step))
     fresh = lambda params, step: place(counted(optimizer.init(params), step), devices)
@@ -139,6 +141,20 @@ def end_of(config: ml_collections.ConfigDict, name: str) -> int:
     """The updates that are done when the stage of a name ends."""
     names = [config[key].name for key in config.stages]
     return sum(config[key].steps for key in config.stages[: names.index(name) + 1])
+
+
+def check_log(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
+    """Refuses to start over where checkpoints must have been: they may be on a disk that is not there.
+
+    Raises:
+      ValueError: there is no checkpoint to go on from, and metrics.jsonl tells of updates after a second one.
+    """
+    logged = max((row["step"] for row in read_jsonl(workdir / "metrics.jsonl")), default=0)
+    if logged > 2 * config.checkpoint_every:  # the first was on disk before the second was begun
+        raise ValueError(
+            f"{workdir / 'metrics.jsonl'} tells of {logged} updates, and {workdir / 'checkpoints'} has no "
+            "checkpoint; put that folder back, or move metrics.jsonl away to start anew"
+        )
 
 
 def check_offline(config: ml_collections.ConfigDict, devices: jax.sharding.Mesh) -> None:

@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from score_jax import model as models
 from score_jax.machine import Rates
 from score_jax.program_cost import Cost
-from score_jax.sampling import Slots
+from score_jax.slots import Slots
 
 # Paths of parameters. A kernel is multiplied with every token; `_INPUTS` are those that a layer begins with.
 _KERNEL = r"layer_\d+/(attn/(q|kv|qkv|attn_vec)_einsum/w|mlp/(gating_einsum|linear))"

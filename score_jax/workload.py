@@ -22,10 +22,11 @@ from score_jax.objectives import Objective
 from score_jax.packing import packed
 from score_jax.programs import model_of
 from score_jax.rl import learner_of
-from score_jax.rollout import jitted_sample, prompt_rows, row_keys
-from score_jax.sampling import Slots
+from score_jax.rollout import prompt_rows, row_keys
+from score_jax.sampling import sample_in_parts
 from score_jax.schedule import objective_at
-from score_jax.step import Learner, train_step
+from score_jax.slots import Slots
+from score_jax.step import PolicyLearner, train_step
 from score_jax.types import Episodes, Experience, TrainState
 
 _PAD, _END, _NEVER = 0, 1, -1  # an end that is no token: all slots are filled
@@ -50,7 +51,7 @@ class Workload:
 
     model: nn.Module
     slots: Slots
-    learner: Learner
+    learner: PolicyLearner
     objective: Objective
     parts: int
     base: dict
@@ -71,22 +72,18 @@ class Workload:
 
     def rollout(self, params: dict) -> Episodes:
         """Samples all attempts of all episodes."""
-        keys = row_keys(0, "train", 0, self.episodes)
-        size = self.episodes // self.parts
-        asked = lambda start: slice(start // self.together, (start + size) // self.together)
-        sampled = [
-            jitted_sample()(
-                self.model,
-                params,
-                *spread((self.prompts[asked(start)], keys[start : start + size]), self.learner.mesh),
-                slots=self.slots,
-                temperature=self.learner.temperature,
-                pad=_PAD,
-                end=self.end,
-                mesh=self.learner.mesh,
-            )
-            for start in range(0, self.episodes, size)
-        ]
+        sampled = sample_in_parts(
+            self.model,
+            params,
+            self.prompts,
+            row_keys(0, "train", 0, self.episodes),
+            parts=self.parts,
+            mesh=self.learner.mesh,
+            slots=self.slots,
+            temperature=self.learner.temperature,
+            pad=_PAD,
+            end=self.end,
+        )
         return jax.tree.map(lambda *x: jnp.concatenate(x), *sampled) if self.parts > 1 else sampled[0]
 
     def score(self, episodes: Episodes) -> list[jax.Array]:
@@ -211,7 +208,7 @@ def layout_of(config: ml_collections.ConfigDict, stage: ml_collections.ConfigDic
 
 
 def _parameters(
-    model: nn.Module, learner: Learner, dtype: str, mesh: Mesh, ending: float
+    model: nn.Module, learner: PolicyLearner, dtype: str, mesh: Mesh, ending: float
 ) -> tuple[dict, TrainState]:
     """Random parameters of the reference, and a policy that starts at them; see `_ending` for `ending`."""
     bare = models.without_adapters(model)

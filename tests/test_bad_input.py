@@ -5,7 +5,7 @@ import tiny
 from published_rows import GSM8K, JSONL, write
 from small_runs import options
 
-from score_jax import pretrain, rl, rollout, sft
+from score_jax import pretrain, rl, sampling, sft
 from score_jax.__main__ import main
 from score_jax.task import Task
 from score_jax.types import Problem
@@ -24,7 +24,7 @@ def refusal(tmp_path, shared, monkeypatch, capfd):
         raise AssertionError("something was computed")
 
     for module, name in (
-        (pretrain, "sft_step"), (sft, "sft_step"), (rl, "train_step"), (rollout, "jitted_sample"),
+        (pretrain, "sft_step"), (sft, "sft_step"), (rl, "train_step"), (sampling, "sample"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, computed)
 
@@ -73,7 +73,7 @@ FIELDS = {
     # Out of range.
     "seed=-1": ("config.seed = -1", "[0, 2**31)"),
     "stage2.alpha=-1": ("config.stage2.alpha = -1.0", "must not be negative"),
-    "stage1.alpha=3": ("config.stage1.alpha = 3.0", "has no effect on the objective stage_one; leave it out"),
+    "stage1.alpha=3": ("config.stage1.alpha = 3.0", "has no effect on the objective stage_one; set it to 0"),
     "stage1.beta_1=-0.1": ("config.stage1.beta_1 = -0.1", "must not be negative"),
     "stage1.beta_2=-0.1": ("config.stage1.beta_2 = -0.1", "must not be negative"),
     "stage2.beta_1=nan": ("config.stage2.beta_1 = nan", "a finite number"),

@@ -17,13 +17,13 @@ import rich.console
 from score_jax import machine, timing
 from score_jax.__main__ import main
 from score_jax.benchmark import Benchmark, Ragged, Scale, works_of
-from score_jax.benchmark_text import as_text, percent
+from score_jax.benchmark_text import as_text, two_digits
 from score_jax.config import load_config
 from score_jax.efficiency import phases_of
 from score_jax.lengths import Lengths
 from score_jax.machine import Rates
 from score_jax.program_cost import Cost
-from score_jax.sampling import Slots
+from score_jax.slots import Slots
 from score_jax.timing import Timing, timed
 from score_jax.types import PADDING
 from score_jax.work import Part, rollout_work, sizes_of, update_work
@@ -355,7 +355,7 @@ def test_json_has_every_number():
     ("share", "text"), [(0.0123, "1.2%"), (0.0996, "10%"), (0.123, "12%"), (1.2, "120%")]
 )
 def test_percent(share, text):
-    assert percent(share) == text
+    assert two_digits(share) == text
 
 
 def test_a_phase_is_bound_by_what_most_of_its_floor_is():

@@ -7,7 +7,7 @@ import pytest
 from etils import epath
 
 from score_jax import lock
-from score_jax.cell import Cell, in_turn
+from score_jax.cell import Cell, in_turn, kept_current
 from score_jax.records import write_json
 
 
@@ -38,12 +38,12 @@ def finish(cell):
 
 def test_cells_are_made_in_their_order(cells):
     make = Others({})
-    assert [cell.row for cell in in_turn(cells, make)] == make.calls == ["a", "b", "c", "d"]
+    assert [cell.row for cell in in_turn(cells, make, "study")] == make.calls == ["a", "b", "c", "d"]
 
 
 def test_what_another_is_at_comes_after_the_others(cells, capsys):
     make, made = Others({"a": 0}), []
-    for cell in in_turn(cells, make):
+    for cell in in_turn(cells, make, "study"):
         made.append(cell.row)
         make.busy.clear()  # the other one stopped in the middle
     assert made == ["b", "c", "d", "a"]
@@ -52,7 +52,7 @@ def test_what_another_is_at_comes_after_the_others(cells, capsys):
 
 def test_what_another_has_made_is_not_made_again(cells):
     make, made = Others({"a": 0}), []
-    for cell in in_turn(cells, make):
+    for cell in in_turn(cells, make, "study"):
         made.append(cell.row)
         for other in (cells[0], cells[2]):
             finish(other)
@@ -63,6 +63,22 @@ def test_what_another_has_made_is_not_made_again(cells):
 def test_where_others_are_at_all_that_is_left_it_ends(cells):
     make = Others({"a": 0, "c": 0})
     with pytest.raises(lock.Held, match="c is another's"):
-        for _ in in_turn(cells, make):
+        for _ in in_turn(cells, make, "study"):
             pass
     assert make.calls == ["a", "b", "c", "d", "a", "c"]
+
+
+def test_a_file_of_all_that_is_done_is_written_again_if_more_was_done_meanwhile(cells):
+    """Another process ends its cell, and writes of it, between our look at the cells and our writing."""
+    told = []
+
+    def write():
+        seen = [cell.row for cell in cells if cell.done]
+        if not told:
+            finish(cells[3])
+        told.append(seen)
+        return seen
+
+    finish(cells[0])
+    assert kept_current(cells, write) == ["a", "d"]
+    assert told == [["a"], ["a", "d"]]

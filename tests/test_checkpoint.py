@@ -1,5 +1,6 @@
 """Checkpoints: what is read is what was written, and which one is last or best."""
 
+import dataclasses
 import errno
 import os
 import re
@@ -17,13 +18,13 @@ from etils import epath
 from score_jax import manifest, mesh, repair
 from score_jax.checkpoint import Checkpoints, Note, load_params, save_params
 from score_jax.config import load_config
-from score_jax.origin import origin_of
+from score_jax.learner import Optimizer
+from score_jax.origin import claim_problems, origin_of
 from score_jax.records import Unreadable, Unwritable, writing
 from score_jax.repair import Damaged, mend
 from score_jax.retention import note_of
-from score_jax.step import Optimizer
 from score_jax.tokenizer import SmallTokenizer
-from score_jax.types import TrainState
+from score_jax.types import Problem, TrainState
 
 
 def make_state(step: int = 0, seed: int = 0) -> TrainState:
@@ -131,6 +132,16 @@ def test_params_alone_are_written_over_and_read(tmp_path):
     assert_identical(load_params(tmp_path / "base", blank(first)), first)
     save_params(second, tmp_path / "base")
     assert_identical(load_params(tmp_path / "base", blank(first)), second)
+
+
+def test_one_that_a_training_removed_meanwhile_is_not_called_damaged(tmp_path):
+    """An evaluation chooses its checkpoints, and reads the last of them hours later."""
+    save_all(tmp_path, {10: Note("stage1", 0.5)})
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.best("stage1") == 10
+        shutil.rmtree(tmp_path / "10")
+        with pytest.raises(Damaged, match=r"checkpoint 10 in .* is gone: .* give the same command again"):
+            checkpoints.restore(10, blank(make_state()))
 
 
 def glance(path):
@@ -251,6 +262,16 @@ def test_another_vocabulary_is_another_origin(tmp_path):
         origins.append(origin_of(config, SmallTokenizer(path=str(tmp_path / name))))
     assert manifest.differences(*origins)[0].startswith("vocabulary is '") and len(origins[0]) > 50
     assert {key for key in origins[0] if origins[0][key] != origins[1][key]} == {"vocabulary"}
+
+
+def test_the_problems_of_a_run_are_those_that_it_was_started_on(tmp_path):
+    pool = [Problem(str(i), f"{i}?", str(i)) for i in range(3)]
+    claim_problems(epath.Path(tmp_path), pool)
+    claim_problems(epath.Path(tmp_path), list(pool))
+    others = (pool[:2], pool[::-1], [*pool[:2], dataclasses.replace(pool[2], gold="3")])
+    for other in others:
+        with pytest.raises(ValueError, match=f"its {len(other)} training problems are not the 3 that"):
+            claim_problems(epath.Path(tmp_path), other)
 
 
 def test_several_damaged_ones_are_passed_over_and_none_at_all_is_refused(tmp_path, capsys):

@@ -19,11 +19,12 @@ from score_jax.chat import plain
 from score_jax.config import check_workdir, claim_workdir, load_config
 from score_jax.config_check import check_config
 from score_jax.evaluate import attempt_rows
+from score_jax.learner import Optimizer
 from score_jax.metrics import result_of
-from score_jax.rl import transcript
+from score_jax.rl import episode_text
 from score_jax.rollout import Actor
-from score_jax.sampling import Slots
-from score_jax.step import Learner, Optimizer
+from score_jax.slots import Slots
+from score_jax.step import PolicyLearner
 from score_jax.task import Demonstration, Task
 from score_jax.types import CONTEXT, PADDING, Episodes, Problem
 
@@ -272,7 +273,7 @@ def test_attempts_are_read_from_their_own_place(actor):
     assert graded.notes == [[{}, asked, asked], [{}, {"unfinished_critique": 1.0}, asked]]
     assert graded.sampled.all()
     assert graded.head(1).critiques == graded.critiques[:1]
-    assert "critique   Too small\n  attempt 2" in transcript(graded, 0)
+    assert "critique   Too small\n  attempt 2" in episode_text(graded, 0)
 
     decisive = np.asarray(rollout.experience_of(actor, episodes, graded).decisive)
     expected = np.zeros_like(decisive)
@@ -282,7 +283,7 @@ def test_attempts_are_read_from_their_own_place(actor):
     np.testing.assert_array_equal(decisive, expected)
     assert graded.decisive[1, 2] < places[-1][-1]  # an attempt's own tokens after its answer are left out
 
-    rows = attempt_rows(graded, checkpoint="base", step=0, split="test")
+    rows = attempt_rows(graded, checkpoint="base", step=0, split="test", temperature=1.0)
     assert [row["critiques"] for row in rows] == graded.critiques
     assert result_of(rows, resamples=0)["unfinished_critique_t2"] == 0.5
 
@@ -290,9 +291,9 @@ def test_attempts_are_read_from_their_own_place(actor):
 def test_rows_of_an_evaluation_without_critiques_are_as_ever(actor):
     tokens = np.zeros((1, actor.slots.length), np.int32)
     graded = rollout.grade(actor, [PROBLEM], tokens, np.full_like(tokens, PADDING))
-    (row,) = attempt_rows(graded, checkpoint="base", step=0, split="test")
+    (row,) = attempt_rows(graded, checkpoint="base", step=0, split="test", temperature=1.0)
     assert "critiques" not in row and "notes" not in row
-    assert "critique" not in transcript(graded, 0)
+    assert "critique" not in episode_text(graded, 0)
 
 
 # What an update learns.
@@ -308,7 +309,7 @@ def test_a_critique_is_paid_with_the_attempt_that_it_prepares(actor):
     keys = rollout.row_keys(0, "train", 0, len(problems))
     episodes, graded = rollout.roll_out(asking, params, problems, keys, temperature=1.0)
     experience = jax.tree.map(jnp.asarray, rollout.experience_of(asking, episodes, graded))
-    learner = Learner(asking.model, Optimizer(1.0), samples, temperature=1.0, chunk=16)
+    learner = PolicyLearner(asking.model, Optimizer(1.0), samples=samples, temperature=1.0, chunk=16)
     objective = jax.tree.map(jnp.float32, objectives.stage_two(2, alpha=alpha, beta_1=0.0))
     loss = lambda p: step.rl_loss(p, {}, params, experience, objective, learner)[0]
 

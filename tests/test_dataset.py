@@ -43,6 +43,16 @@ def test_the_card_names_the_files_of_every_evaluation(folder):
     assert fields == set(read_lines(folder / "attempts" / "stage_two.jsonl")[0])
 
 
+def test_all_rows_of_an_evaluation_have_the_same_fields(tmp_path):
+    """`datasets` takes the columns from the first rows."""
+    plain, noted = row("base", "a", [0.0, 1.0]), row("base", "b", [1.0, 1.0]) | {"notes": [{"late": 1.0}, {}]}
+    write(tmp_path, [plain, noted])
+    assert main(["dataset", f"--workdir={tmp_path}", f"--output={tmp_path / 'out'}"]) == 0
+    lines = read_lines(tmp_path / "out/attempts/base.jsonl")
+    assert [*lines[0]] == [*lines[1]]
+    assert [line["notes"] for line in lines] == [None, noted["notes"]]
+
+
 def test_what_could_not_be_written_does_not_stand_in_the_way_of_the_next_try(folder, tmp_path, monkeypatch):
     command = ["dataset", f"--workdir={tmp_path / 'run'}", f"--output={tmp_path / 'again'}"]
 

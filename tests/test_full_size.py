@@ -16,6 +16,7 @@ from test_policy import largest_array
 
 from score_jax import model as models
 from score_jax import objectives, released, step
+from score_jax.learner import Optimizer
 from score_jax.types import Episodes, Experience
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,7 +33,7 @@ def test_with_gemma_3s_vocabulary_no_update_holds_logits_of_all_places(estimator
     assert vocab == 262_144
     tokens, floats = jnp.zeros((ROWS, LENGTH), jnp.int32), jnp.zeros((ROWS, LENGTH))
     experience = Experience(Episodes(tokens, tokens, floats), jnp.zeros((ROWS, 2)), floats)
-    learner = step.Learner(model, step.Optimizer(1.0), samples=2, kl_estimator=estimator, chunk=CHUNK)
+    learner = step.PolicyLearner(model, Optimizer(1.0), samples=2, kl_estimator=estimator, chunk=CHUNK)
     objective = jax.tree.map(jnp.float32, objectives.stage_two(2, alpha=1.0, beta_1=0.1))
 
     def update(params):

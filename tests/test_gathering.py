@@ -13,7 +13,8 @@ from score_jax import policy
 from score_jax.hlo import read
 from score_jax.mesh import by_row, placed
 from score_jax.model import shapes_of, small_gemma
-from score_jax.sampling import Slots, sample
+from score_jax.sampling import sample
+from score_jax.slots import Slots
 
 ROWS, LENGTH = 64, 24
 MESH = tiny.mesh(1, 8)
@@ -58,8 +59,7 @@ def sampler(mesh, model=MODEL):
     """The sampler, compiled for a mesh."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     row = lambda shape, dtype: jax.ShapeDtypeStruct((ROWS, *shape), dtype, sharding=by_row(mesh))
-    jitted = jax.jit(sample, static_argnames=("model", "slots", "pad", "end", "mesh"))
-    return jitted.lower(
+    return sample.lower(
         model,
         placed(shapes_of(model), mesh),
         row((LENGTH,), jnp.int32),

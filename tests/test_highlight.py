@@ -7,7 +7,7 @@ import pytest
 
 from score_jax.chat import plain
 from score_jax.highlight import highlighted, pieces
-from score_jax.report import MINUS
+from score_jax.percent import MINUS
 from score_jax.tokenizer import train_tokenizer
 from score_jax.types import CONTEXT, PADDING
 

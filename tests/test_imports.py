@@ -14,7 +14,8 @@ PACKAGE = ROOT / "score_jax"
 # Each module imports only what stands above it: no cycles, and no maths that knows of configs or models.
 FLOORS = """
 gemma  types  records  barriers  exit_codes  rewards.cores  hlo  lengths  topology  timing
-hlo_loops  board  tracker  manifest  retention  machine  peers  percent
+slots  hlo_loops  board  tracker  manifest  retention  machine  peers
+percent  duration  markdown
 program_cost
 rewards.sandbox.syscalls  rewards.sandbox.lockdown  rewards.sandbox.wire  rewards.sandbox.job
 rewards.sandbox.seccomp  rewards.sandbox.program_side  rewards.sandbox.test_side
@@ -51,11 +52,12 @@ datasets.maths  datasets.programs
 datasets.hendrycks_math  datasets.gsm8k  datasets.jsonl  datasets.mbpp  datasets.human_eval
 datasets.mbpp_r
 tokenizer  model  chat
-policy
+policy  learner
+decoding
 sampling
 prompts  highlight
 rollout  schedule  origin
-step
+step  imitation
 diagnosis  traces
 pretrain  released  offline  examples  updates
 rl  sft

@@ -5,17 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from configs import quickstart
 from score_jax.kl import ESTIMATORS, KLPenalty
+from score_jax.learner import Optimizer
 from score_jax.losses import PolicyGradientLoss
 from score_jax.mesh import (
     BATCH,
     ROWS,
     by_row,
     check_rows,
-    everywhere,
     layout,
     make_mesh,
     mesh_of,
@@ -24,7 +25,6 @@ from score_jax.mesh import (
 )
 from score_jax.model import shapes_of
 from score_jax.objectives import RewardShaping
-from score_jax.step import Optimizer
 
 E, L, N = 16, 6, 2
 SIZES = {"1": (1, 1, 1)} | tiny.MESHES
@@ -81,7 +81,7 @@ def test_the_gradient_of_a_replicated_parameter_is_summed_once(mesh, reduce, acr
     single = jax.value_and_grad(lambda param: reduce(row_losses(param, DATA_ROWS)))(PARAM)
     loss = lambda param, rows: across(reduce(row_losses(param, rows)), ROWS)
     specs = {"mesh": mesh, "in_specs": (P(), BATCH)}
-    args = jax.device_put(PARAM, everywhere(mesh)), jax.device_put(DATA_ROWS, by_row(mesh))
+    args = jax.device_put(PARAM, NamedSharding(mesh, P())), jax.device_put(DATA_ROWS, by_row(mesh))
 
     outside = jax.value_and_grad(pmapped(loss, out_specs=P(), **specs))(*args)
     inside = pmapped(jax.value_and_grad(loss), out_specs=(P(), P()), **specs)(*args)
@@ -128,7 +128,7 @@ def test_rows_are_spread_and_copies_are_whole():
     shapes = lambda sharding: {s.data.shape for s in jax.device_put(rows, sharding).addressable_shards}
     assert shapes(by_row(tiny.mesh(8))) == shapes(by_row(tiny.mesh(2, 4))) == {(E // 8, L)}
     assert shapes(by_row(tiny.mesh(2, 2, 2))) == {(E // 4, L)}
-    assert shapes(everywhere(tiny.mesh(8))) == {(E, L)}
+    assert shapes(NamedSharding(tiny.mesh(8), P())) == {(E, L)}
 
 
 # What is left of a parameter on one device of a mesh with data 1, fsdp 4, tensor 2: by hand.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_quickstart import options, params_at, rows_of
 
-from score_jax import rl, rollout, step
+from score_jax import rl, sampling, step
 from score_jax.__main__ import main
 
 # data x fsdp x tensor
@@ -41,10 +41,10 @@ def run_on(tmp_path_factory):
 
         with on_mesh(name) as (patch, fields):
             patch.setattr(rl, "gather", noting)
-            before = step.train_step._cache_size(), rollout.jitted_sample()._cache_size()
+            before = step.train_step._cache_size(), sampling.sample._cache_size()
             run = folder / name
             assert main(["train", f"--workdir={run}", *options(folder, **CHANGES | fields)]) == 0
-            after = step.train_step._cache_size(), rollout.jitted_sample()._cache_size()
+            after = step.train_step._cache_size(), sampling.sample._cache_size()
             params = params_at(run, folder, 10, **CHANGES | fields)
         return run, sampled, np.subtract(after, before), params
 

@@ -124,6 +124,13 @@ def test_notes_are_averaged_over_problems_by_attempt():
         metrics.summarize(np.zeros((2, 1)), notes=[[{}]], resamples=0)
 
 
+def test_a_note_of_some_problems_alone_counts_as_0_for_the_others():
+    """A checker may say more of few attempts: those of a whole batch may be none of them."""
+    noted = row("a", notes=[{"timeout": 1.0}, {}])
+    assert metrics.result_of([noted, row("b")])["timeout_t1"] == 0.5
+    assert "timeout_t1" not in metrics.result_of([row("a"), row("b")])
+
+
 def test_changed_between_neighbours_of_three_attempts():
     answers = [["1", "2", "1"], ["1", "1", "2"]]
     summary = metrics.summarize(np.zeros((2, 3)), answers=answers, resamples=0)

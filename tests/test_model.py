@@ -9,8 +9,9 @@ import pytest
 import tiny
 from gemma import gm
 
-from score_jax import kl, objectives, policy, rollout, sampling, step
 from score_jax import model as models
+from score_jax import objectives, policy, rollout, sampling, step
+from score_jax.learner import Optimizer
 from score_jax.types import CONTEXT, Experience
 
 RANK = 3
@@ -82,7 +83,7 @@ def test_params_say_which_model_they_are_complete_for():
     assert models.for_params(plain, tiny.params()) is plain
 
 
-@pytest.mark.parametrize("estimator", kl.ESTIMATORS)
+@pytest.mark.parametrize("estimator", ["k1", "full"])
 def test_an_update_of_adapters_equals_its_gradient_and_leaves_the_base(estimator):
     """Against the same update of a model in which the adapters' product is written into the kernels."""
     adapted = models.with_adapters(tiny.model(), RANK)
@@ -91,7 +92,7 @@ def test_an_update_of_adapters_equals_its_gradient_and_leaves_the_base(estimator
     episodes = sampled(adapted, params, rows=4)
     experience = Experience(episodes, jnp.array(np.eye(4, 2), jnp.float32), jnp.ones(episodes.tokens.shape))
     objective = jax.tree.map(jnp.float32, objectives.stage_two(2, alpha=2.0, beta_1=0.1, beta_2=0.3))
-    learner = step.Learner(adapted, step.Optimizer(1.0), samples=2, kl_estimator=estimator, chunk=5)
+    learner = step.PolicyLearner(adapted, Optimizer(1.0), samples=2, kl_estimator=estimator, chunk=5)
     state = learner.optimizer.init(tiny.copy(adapters))
     before = tiny.copy(base)
     new, numbers = step.train_step(
@@ -101,7 +102,7 @@ def test_an_update_of_adapters_equals_its_gradient_and_leaves_the_base(estimator
     assert jax.tree.structure(new.params) == jax.tree.structure(adapters)
     assert float(numbers["sampler_gap"]) < 1e-4
 
-    plain = step.Learner(tiny.model(), learner.optimizer, samples=2, kl_estimator=estimator, chunk=5)
+    plain = step.PolicyLearner(tiny.model(), learner.optimizer, samples=2, kl_estimator=estimator, chunk=5)
 
     def loss(adapters):
         full = models.fuse(adapted, models.peft.merge_params(base, adapters))
@@ -118,18 +119,17 @@ def sampled(model, params, rows: int, slots=tiny.SLOTS):
     prompts = rng.integers(2, tiny.VOCAB, (rows, tiny.SLOTS.prompt)).astype(np.int32)
     prompts[0, :3] = tiny.PAD
     keys = rollout.row_keys(0, "test", 0, rows)
-    return jax.jit(sampling.sample, static_argnames=("model", "slots", "pad", "end"))(
+    return sampling.sample(
         model, params, prompts, keys, slots=slots, temperature=1.0, pad=tiny.PAD, end=tiny.EOS
     )
 
 
-@pytest.mark.parametrize("critique", [0, 5])
 @pytest.mark.parametrize("family", sorted(tiny.FAMILIES))
-def test_every_family_samples_what_it_scores(family, critique):
+def test_every_family_samples_what_it_scores(family):
     """The sampler's cache (shared between layers in Gemma 4) against one forward pass over the transcript."""
     model = tiny.FAMILIES[family]
     params = random_params(model)
-    slots = dataclasses.replace(tiny.SLOTS, critique=critique, feedback=(9, 10) if critique else ())
+    slots = dataclasses.replace(tiny.SLOTS, critique=5, feedback=(9, 10))
     episodes = sampled(model, params, rows=6, slots=slots)
     scores = policy.score_episodes(model, params, episodes, chunk=7)
     assert (episodes.attempt == 2).any(axis=1).all()

@@ -19,10 +19,11 @@ from score_jax.__main__ import main
 from score_jax.chat import plain
 from score_jax.checkpoint import Checkpoints
 from score_jax.config import load_config
+from score_jax.learner import Optimizer
 from score_jax.offline import First
 from score_jax.rl import step_metrics
 from score_jax.rollout import Actor
-from score_jax.step import Learner, Optimizer
+from score_jax.step import PolicyLearner
 from score_jax.types import CONTEXT, PADDING, Episodes
 
 TASK = tiny.EvenRiddles()
@@ -130,8 +131,8 @@ def test_what_is_read_out_of_corrections(actor, params):
 # What an update learns from it.
 
 
-def learner_of(actor, samples: int = SAMPLES, **fields) -> Learner:
-    return Learner(actor.model, Optimizer(1.0), samples, chunk=16, **fields)
+def learner_of(actor, samples: int = SAMPLES, **fields) -> PolicyLearner:
+    return PolicyLearner(actor.model, Optimizer(1.0), samples=samples, chunk=16, **fields)
 
 
 def test_the_bonus_multiplies_the_policy_gradient_of_the_correction_and_nothing_else(actor, params):

@@ -24,11 +24,11 @@ from score_jax.compiled import PHASES, Counted, compile_and_count, counted
 from score_jax.config import load_config
 from score_jax.lengths import Lengths
 from score_jax.plan import Need, Plan, StagePlan, advice_for, need_of
-from score_jax.plan_text import HEADER, as_row, as_text, spoken
+from score_jax.plan_text import HEADER, as_row, as_text
 from score_jax.program_cost import Cost, Region
 from score_jax.programs import model_of, slots_of, trace
 from score_jax.roofline import Phase, phases_of
-from score_jax.sampling import Slots
+from score_jax.slots import Slots
 from score_jax.task import training_task
 from score_jax.topology import Chip, chip_of
 
@@ -365,21 +365,6 @@ def test_a_row_of_the_table():
     assert row == "| my_config | v5e:2x2 | yes | 17.0 of 16.0 | 2 s | decode: memory | 10 min | 2,000 |"
     assert HEADER.splitlines()[0].count("|") == row.count("|")
     assert as_row(made_up(fits=False), "x").count("|") == row.count("|")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (12e-5, "0.12 ms"),
-        (0.5, "500 ms"),
-        (1.5, "1.5 s"),
-        (90, "1.5 min"),
-        (7200, "2 h"),
-        (864e3, "10 days"),
-    ],
-)
-def test_spoken_times(seconds, text):
-    assert spoken(seconds) == text
 
 
 def test_json_has_every_number():

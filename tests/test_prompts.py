@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from score_jax import prompts
 from score_jax.chat import plain
-from score_jax.sampling import Slots
+from score_jax.slots import Slots
 from score_jax.task import Answer, Demonstration
 from score_jax.types import CONTEXT, PADDING, Problem
 

@@ -150,7 +150,7 @@ def test_a_released_gemma_trains_evaluates_and_is_exported(folder, config_path, 
     assert main(["export", f"--workdir={workdir}", "--checkpoint=latest", f"--output={output}"]) == 0
     gemma = tiny.TinyGemma3(dtype=jnp.float32)
     exported = gm.ckpts.load_params(output)
-    assert released.differences(models.shapes_of(gemma), exported) == []
+    assert released.mismatches(models.shapes_of(gemma), exported) == []
     _, actor, trained = load_one(config_of(workdir), epath.Path(workdir), "latest", say=print)
     episodes = tiny.transcripts(4)
     states = lambda gemma, params: policy.hidden_states(gemma, params, episodes.tokens, episodes.attempt)

@@ -320,7 +320,7 @@ def test_columns_of_different_splits_say_so(tmp_path):
     rows = [*attempt_rows("base"), *attempt_rows("best", split="validation")]
     workdir = write(tmp_path / "score" / "0", attempts=rows)
     results = read_run(workdir).results
-    assert report.as_markdown(results).startswith("| | base, test split | best, validation split |")
+    assert report.as_markdown(results).startswith("|  | base, test split | best, validation split |")
     page = Page(report.write_report(workdir))
     assert "base, test split best, validation split" in page.text
     assert not report._tiles(results)[0]["before"], "the first is of another split"
@@ -348,12 +348,6 @@ def test_a_curve_flat_but_for_rounding_is_drawn_flat():
     rows = [{"step": k, "seconds": 3.1 + 1e-13 * (k % 2)} for k in range(200)]
     svg = charts.curve("c", "Seconds", rows, [charts.Line("seconds", "", charts.INK)]).svg
     assert max(len(text) for text in re.findall(r">([^<>\s]+)</text>", svg)) <= 6
-
-
-def test_stages_of_a_config_go_by_their_names(tmp_path):
-    config = {"stages": [{"name": "one", "alpha": 0}, {"name": "two", "alpha": 10}], "a": [{}, {}]}
-    run = read_run(write(tmp_path, steps=[{"step": 1}], config=config))
-    assert run.config["stages.two.alpha"] == "10"
 
 
 def test_a_watched_page_follows_and_at_last_stays(tmp_path, monkeypatch, capsys):
@@ -410,7 +404,7 @@ def test_the_table_in_markdown_has_the_numbers_of_the_page(tmp_path):
     write(tmp_path, attempts=[*attempt_rows("base"), *attempt_rows("a|b", n=12, step=9)])
     results = read_run(tmp_path).results
     lines = report.as_markdown(results).splitlines()
-    assert lines[0] == r"| | base | a\|b |" and lines[1] == "|---|---|---|"
+    assert lines[0] == r"|  | base | a\|b |" and lines[1] == "|---|---|---|"
     assert [line.split(" | ")[0] for line in lines[2:]] == [
         f"| {row['label']}" for row in report.result_table(results)
     ]

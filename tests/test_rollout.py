@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
-from score_jax import prompts, rollout
+from score_jax import prompts, rollout, sampling
 from score_jax.chat import plain
 from score_jax.evaluate import attempt_rows
 from score_jax.rl import step_metrics
@@ -121,13 +121,27 @@ def test_the_checker_is_asked_once_and_its_notes_are_kept(actor):
     letters = [[float(len(text)) for text, _ in texts] for texts in ATTEMPTS]
     assert graded.notes == [[{"letters": count} for count in row] for row in letters]
     assert graded.head(1).notes == graded.notes[:1]
-    rows = attempt_rows(graded, checkpoint="base", step=0, split="test")
+    rows = attempt_rows(graded, checkpoint="base", step=0, split="test", temperature=1.0)
     assert [row["notes"] for row in rows] == graded.notes
     plain = rollout.grade(actor, problems, *read(episodes))
-    assert "notes" not in attempt_rows(plain, checkpoint="base", step=0, split="test")[0]
+    assert "notes" not in attempt_rows(plain, checkpoint="base", step=0, split="test", temperature=1.0)[0]
     numbers = {key: 0.0 for key in ("loss", "grad_norm", "sampler_gap", "skipped")}
     numbers |= {key: np.zeros(2) for key in ("kl", "entropy", "length", "policy")}
     assert step_metrics(graded, numbers)["letters_t2"] == pytest.approx(np.mean(letters, axis=0)[1])
+
+
+@pytest.mark.parametrize("name", ["length", "kl", "reward"])
+def test_a_note_does_not_take_the_place_of_a_metric(actor, name):
+    class Clashing(tiny.Riddles):
+        def grade(self, problems, texts):
+            return [Grade(1.0, {name: 7.0}) for _ in texts]
+
+    problems, episodes = written(actor)
+    graded = rollout.grade(actor.with_task(Clashing()), problems, *read(episodes))
+    numbers = {key: 0.0 for key in ("loss", "grad_norm", "sampler_gap", "skipped")}
+    numbers |= {key: np.zeros(2) for key in ("kl", "entropy", "length", "policy")}
+    with pytest.raises(ValueError, match=f"notes: '{name}_t1' is the name of another metric"):
+        step_metrics(graded, numbers)
 
 
 def test_with_task_takes_the_tasks_instruction_along(actor):
@@ -215,13 +229,13 @@ def test_a_part_is_graded_while_later_ones_are_sampled(actor, monkeypatch):
             seen.append(("graded", [problem.id for problem in problems[::2]]))
             return super().grade(problems, texts)
 
-    sample = rollout.jitted_sample()
+    sample = sampling.sample
 
     def seen_sample(*args, **kwargs):
         seen.append(("asked for", len(args[2])))
         return sample(*args, **kwargs)
 
-    monkeypatch.setattr(rollout, "jitted_sample", lambda: seen_sample)
+    monkeypatch.setattr(sampling, "sample", seen_sample)
     problems = TASK.problems("test")[:4]
     keys = row_keys(0, "stage1", 7, 4)
     params = tiny.params(actor.format.tokenizer.vocab_size)

@@ -11,8 +11,8 @@ import pytest
 import scipy.stats
 import tiny
 
-from score_jax import hlo, mesh, policy, sampling
-from score_jax.sampling import Slots
+from score_jax import decoding, hlo, mesh, policy, sampling
+from score_jax.slots import Slots
 from score_jax.types import CONTEXT, PADDING
 
 VOCAB, PAD, EOS = 5, 0, 1
@@ -45,16 +45,11 @@ def keys(seed: int = 18):
     return jax.random.split(jax.random.key(seed), ROWS)
 
 
-@functools.cache
-def jitted():
-    return jax.jit(sampling.sample, static_argnames=("model", "slots", "pad", "end", "mesh"))
-
-
 def sample(tokens, row_keys, temperature: float = 1.0, attempts: int = 2, slots: Slots = SLOTS, devices=None):
     slots = dataclasses.replace(slots, attempts=attempts)
     weights = mesh.place(params(), devices) if devices else params()
     args = (tiny.model(VOCAB), weights, tokens, row_keys)
-    return jitted()(*args, slots=slots, temperature=temperature, pad=PAD, end=EOS, mesh=devices)
+    return sampling.sample(*args, slots=slots, temperature=temperature, pad=PAD, end=EOS, mesh=devices)
 
 
 def sample_anew(tokens, row_keys, temperature: float, slots: Slots = SLOTS):
@@ -131,9 +126,9 @@ def test_greedy_log_probabilities_are_those_of_temperature_1():
 @pytest.mark.parametrize("slots", [SLOTS, CRITIQUED], ids=["attempts", "critiques"])
 def test_the_last_rows_go_on_alone_and_sample_the_same(slots, monkeypatch):
     expected = sample(prompts(), keys(), slots=slots)
-    monkeypatch.setattr(sampling, "_LONG", 1)
+    monkeypatch.setattr(decoding, "_LONG", 1)
     how = {"slots": slots, "temperature": 1.0, "pad": PAD, "end": EOS}
-    alone = jax.jit(lambda *args: sampling.sample(tiny.model(VOCAB), *args, **how))
+    alone = jax.jit(lambda *args: sampling.sample.__wrapped__(tiny.model(VOCAB), *args, **how))
     loops = str(jax.make_jaxpr(alone)(params(), prompts(), keys())).count("while[")
     found = alone(params(), prompts(), keys())
     assert loops == 2 * len(slots.segments)
@@ -144,7 +139,8 @@ def test_the_last_rows_go_on_alone_and_sample_the_same(slots, monkeypatch):
 
 def test_no_token_copies_a_cache_or_turns_a_kernel():
     args = (tiny.model(VOCAB), params(), prompts(), keys())
-    program = jitted().lower(*args, slots=SLOTS, temperature=1.0, pad=PAD, end=EOS, mesh=None).compile()
+    how = {"slots": SLOTS, "temperature": 1.0, "pad": PAD, "end": EOS, "mesh": None}
+    program = sampling.sample.lower(*args, **how).compile()
     computations = hlo.read(program.as_text()).computations
     instructions = [i for computation in computations.values() for i in computation.values()]
     bodies = [computations[i.called("body")] for i in instructions if i.opcode == "while"]
@@ -227,9 +223,9 @@ def test_layout_with_a_critique():
 
 def test_another_temperature_compiles_nothing():
     sample(prompts(), keys(), 1.0)
-    before = jitted()._cache_size()
+    before = sampling.sample._cache_size()
     warm, cold = (sample(prompts(), keys(), temperature) for temperature in (1.3, 0.2))
-    assert jitted()._cache_size() == before
+    assert sampling.sample._cache_size() == before
     assert np.any(warm.tokens != cold.tokens)
 
 
@@ -248,7 +244,7 @@ def test_a_row_depends_on_its_own_prompt_and_key_alone():
     assert np.any(others.tokens != expected.tokens)
 
 
-@pytest.mark.parametrize("sizes", tiny.MESHES.values(), ids=tiny.MESHES)
+@pytest.mark.parametrize("sizes", tiny.SPLIT.values(), ids=tiny.SPLIT)
 def test_eight_devices_sample_what_one_does(sizes):
     tokens, row_keys, devices = prompts(), keys(), tiny.mesh(*sizes)
     one = sample(tokens, row_keys)
@@ -289,7 +285,7 @@ def test_the_number_drawn_is_always_within_the_tokens_that_are_possible(size, mo
     row_keys = jax.random.split(jax.random.key(0), 16)
     for number, token in ((0.0, 1), (greatest, size - 2)):
         monkeypatch.setattr(jax.random, "uniform", lambda key, number=number: jnp.float32(number))
-        drawn = np.asarray(sampling._inverse_transform(jnp.asarray(p), row_keys))
+        drawn = np.asarray(decoding._inverse_transform(jnp.asarray(p), row_keys))
         assert np.all(p[np.arange(16), drawn] > 0)
         assert np.all(np.abs(drawn - token) <= max(2, size // 1000))
 
@@ -299,7 +295,7 @@ def test_draw_follows_the_softmax(temperature):
     draws = 20_000
     logits = np.random.default_rng(0).normal(size=VOCAB).astype(np.float32)
     logp = tiny.log_softmax(logits, temperature)
-    token, drawn_logp = sampling.draw(
+    token, drawn_logp = decoding.draw(
         jnp.tile(logits, (draws, 1)), jax.random.split(jax.random.key(0), draws), temperature
     )
     counts = np.bincount(token, minlength=VOCAB)

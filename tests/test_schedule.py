@@ -86,7 +86,7 @@ def test_the_ramp_is_linear():
         ({"ramp": (0.5, 0.5)}, r"config.whole.ramp = \[0.5, 0.5\]: give two rising shares"),
         ({"ramp": (0.5, 1.5)}, "config.whole.ramp"),
         ({"alpha": 3.0}, "config.whole.alpha = 3.0"),
-        ({"beta_1": 0.1}, "config.whole.beta_1 = 0.1: has no effect on the objective unified"),
+        ({"beta_1": 0.1}, "config.whole.beta_1 = 0.1: has no effect on the objective unified; set it to 0.0"),
         ({"objective": "stage_two"}, r"config.whole.between = .*: has no effect on the objective stage_two"),
     ],
 )
@@ -97,13 +97,28 @@ def test_a_unified_stage_that_cannot_work_is_refused(change, message):
         check_config(config)
 
 
-def test_a_unified_stage_adapts_no_beta_2_of_its_sections():
+@pytest.mark.parametrize(
+    ("field", "value", "neutral"),
+    [("adapt_beta_2", 1.0, "0.0"), ("offline", 0.5, "0.0"), ("critique", True, "False")],
+)
+def test_a_unified_stage_reads_no_more_of_its_sections_than_their_objectives(field, value, neutral):
     config = unified_config()
-    config.stage1.adapt_beta_2 = 1.0
-    config.stages = ("stage1", "whole")  # of a stage by itself it is
+    config.slots.critique, config.offline_attempts = 4, 1
+    config.stage1[field] = value
+    config.stages = ("stage1", "whole")  # of a stage by itself it is read
     check_config(config)
     config.stages = ("whole",)
-    with pytest.raises(ValueError, match=r"config.stage1.adapt_beta_2 = 1.0: config.whole takes"):
+    said = rf"config.stage1.{field} = {value}: config.whole does not read it .*; set it to {neutral}"
+    with pytest.raises(ValueError, match=said):
+        check_config(config)
+
+
+@pytest.mark.parametrize("field", ["alpha", "scale_kl", "beta_2", "adapt_beta_2", "discount", "reference"])
+def test_a_field_that_a_stage_may_not_use_is_still_there(field):
+    """What reads a stage need not ask which objective it has."""
+    config = unified_config()
+    del config.whole[field]
+    with pytest.raises(ValueError, match=f"config.whole.{field} is missing"):
         check_config(config)
 
 

@@ -12,7 +12,7 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
-import test_quickstart
+import small_runs
 from etils import epath
 
 from configs import study_quickstart
@@ -21,7 +21,7 @@ from score_jax import clock as clocks
 from score_jax import study as studies
 from score_jax.__main__ import main
 from score_jax.config import load_config
-from score_jax.findings import pools
+from score_jax.findings import corrections, pools
 from score_jax.metrics import per_problem
 from score_jax.records import read_jsonl
 from score_jax.study_cells import Cells
@@ -38,7 +38,7 @@ with hold(sys.argv[1], "study"):
 """
 PIPED = {"cwd": ROOT, "stdout": subprocess.PIPE}
 STUDY = "configs/study_quickstart.py"
-SMALL = test_quickstart.SMALL | {
+SMALL = small_runs.SMALL | {
     "task": "tiny:EvenRiddles",
     "study.seeds": (0, 1),
     "study.rows": ("base", "score", "multi_turn", "adaptive", "unified", "three"),
@@ -50,6 +50,7 @@ SMALL = test_quickstart.SMALL | {
     "study.measures.validation.rows": ("base", "score"),
     "study.measures.own.evaluate.problems": 4,
     "study.measures.fixed.evaluate.problems": 4,
+    "study.measures.attempts.evaluate.attempts": 3,  # as the row `three` has: one program less to compile
     "methods.score.stage1.steps": 2,
     "methods.score.stage2.steps": 2,
     "methods.multi_turn.stage1.steps": 4,
@@ -157,7 +158,7 @@ def test_the_measures_are_there(made):
     assert figures["figure1"]["temperature"] == 0.7
     assert {"base", "multi_turn", "score"} == set(figures["figure3"]["train"])
     assert figures["figure4"]["score"]["step"] == [0, 2, 4]
-    assert len(figures["figure8"]["score"]) == 10
+    assert len(figures["figure8"]["score"]) == 3
     assert figures["pool"]["score"]["pool"] == figures["pool"]["base"]["pool"] == [8, 12]
     assert figures["pool"]["base"]["acc_t2"][0] == figures["pool"]["base"]["acc_t2"][1]
     assert len(figures["figure5"]["multi_turn"]["changed"]) == 4
@@ -189,6 +190,21 @@ def test_a_point_of_fewer_seeds_than_scores_is_left_out():
         "multi_turn": [384, 768],
     }
     assert [estimate["by_seed"] for estimate in found["multi_turn"]["acc_t2"]] == [[0.5, 1.0]] * 2
+
+
+def test_figure_4_has_the_checkpoints_that_all_seeds_kept(made, monkeypatch):
+    done = tuple(("score", seed) for seed in (0, 1))
+    cells = Cells(load_config(STUDY, options(made)[1:]), made / "study", done)
+    kept = cells.measured
+
+    def fewer(name, row, seed):
+        """With seed 1 the newest checkpoint is not there."""
+        found = kept(name, row, seed)
+        return found if seed == 0 else dict(list(found.items())[:-1])
+
+    whole = corrections(cells, ["score"])["score"]["step"]
+    monkeypatch.setattr(Cells, "measured", lambda self, *args: fewer(*args))
+    assert corrections(cells, ["score"])["score"]["step"] == whole[:-1]
 
 
 def test_at_the_base_own_and_fixed_first_attempts_are_the_same(made):
@@ -238,15 +254,15 @@ def test_an_interrupted_study_ends_as_an_uninterrupted_one(made, tmp_path, monke
         return evaluate(*args)
 
     monkeypatch.setattr(studies, "evaluate", stopped)
-    assert run(tmp_path, study__seeds=(0,)) == 2
+    few = {"study__rows": ("base", "score", "multi_turn"), "study__pools": (), "study__pool_rows": ()}
+    assert run(tmp_path, study__seeds=(0,), **few) == 2
     assert found_in(tmp_path)["missing"][0] == "multi_turn/0"
     assert set(found_in(tmp_path)["rows"]) == {"base", "score"}
-    assert run(tmp_path) == 0
-    whole, resumed = found_in(made), found_in(tmp_path)
-    for found in (whole, resumed):
-        for row in found["rows"].values():
-            row.pop("seconds")
-    assert resumed == whole
+    assert run(tmp_path, **few) == 0
+    whole, resumed = (found_in(folder)["rows"] for folder in (made, tmp_path))
+    assert {*resumed} == {"base", "score", "multi_turn"}
+    for name in resumed:
+        assert resumed[name] | {"seconds": None} == whole[name] | {"seconds": None}
     for name in ("score/0", "multi_turn/1"):
         files = [folder / "study" / name / "attempts.jsonl" for folder in (made, tmp_path)]
         assert files[0].read_text() == files[1].read_text()
@@ -449,6 +465,18 @@ def test_a_cells_config_has_the_stages_of_its_method_alone():
             {"study__measures__edits__evaluate__split": "trian"},
             "config.study.measures.edits.evaluate.split = 'trian': choose one of train, validation, test",
         ),
+        (
+            {"study__measures__votes__evaluate__temperature": -1.0},
+            "row score, config.study.measures.votes: config.evaluate.temperature = -1.0: must not",
+        ),
+        (
+            {"study__measures__edits__evaluate__problems": 10**6},
+            "config.study.measures.edits.evaluate.problems = 1000000: the split has ",
+        ),
+        (
+            {"study__measures__fixed__evaluate__problems": 0, "evaluate__problems": 4},
+            "config.study.measures.fixed: evaluate.problems = 0: given=True gives first attempts from ",
+        ),
         ({"study__fast__rows": ("star",)}, "config.study.fast.rows: 'star' is not among config.study.rows"),
         (
             {"study__tables__table4": ("score", "no_stage_won", *["base"] * 4)},
@@ -473,6 +501,32 @@ def test_what_cannot_work_is_refused_before_any_compute(tmp_path, capsys, change
     assert run(tmp_path, **change) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "evaluate", "message"),
+    [
+        (False, {"temprature": 0.7}, "config.study.measures.own: config.evaluate.temprature"),
+        (
+            True,
+            {"split": "train"},
+            "evaluate.split = 'train': given=True gives first .* 'test'",
+        ),
+        (
+            True,
+            {"attempts": 2, "critique": True},
+            "critique = True: given=True asks for no critique",
+        ),
+    ],
+)
+def test_a_measure_that_would_not_measure_what_it_says_is_refused(given, evaluate, message):
+    config = load_config(STUDY)
+    config.slots.critique = 4
+    with config.unlocked():
+        config.study.measures.own.given = given
+        config.study.measures.own.evaluate.update(evaluate)
+    with pytest.raises(ValueError, match=message):
+        plan(config, epath.Path("runs"))
 
 
 def test_a_section_with_a_field_too_many_or_too_few_is_refused(tmp_path):

@@ -99,7 +99,21 @@ def test_of_three_attempts_the_last_one_counts(tmp_path, capsys):
     said = capsys.readouterr().out
     lines = {line.split()[0]: line.split() for line in said.splitlines() if line.strip()}
     assert lines["Acc@t3"][1] == lines["Δ"][1] == "100.0" and "Acc@t2" not in lines
-    assert "right at the last" in said and "The base was evaluated on another split, or with another" in said
+    assert "right at the last" in said and "The base was evaluated in another way" in said
+
+
+@pytest.mark.parametrize("change", [{"temperature": 0.7}, {"split": "validation"}])
+def test_a_base_that_was_evaluated_in_another_way_is_not_set_beside(change, tmp_path, capsys):
+    base, best = (row(name, "a", [0.0, 1.0]) | {"finished": [True] * 2} for name in ("base", "best"))
+    for before, beside in ((base, True), (base | change, False)):
+        (tmp_path / "results.json").unlink(missing_ok=True)
+        write(tmp_path, [before], [best])
+        assert main(["summary", f"--workdir={tmp_path}"]) == 0
+        said = capsys.readouterr().out
+        assert ("The base was evaluated in another way" in said) is not beside
+    write(tmp_path, [base, base | {"id": "b"}], [best])  # on more problems
+    assert main(["summary", f"--workdir={tmp_path}"]) == 0
+    assert "The base was evaluated in another way" in capsys.readouterr().out
 
 
 def test_nothing_evaluated_ends_in_one_line(tmp_path, capsys):

@@ -288,3 +288,26 @@ def test_without_a_disk_a_run_says_so_and_goes_on_later(trouble, straight, folde
         for command in ("train", "evaluate"):
             assert main(arguments(command, workdir, folder)) == 0
         assert_same(workdir, straight, folder)
+
+
+def test_a_run_whose_checkpoints_are_elsewhere_keeps_its_log(straight, folder, tmp_path, capsys):
+    """On a disk that is not mounted, say: it is not begun anew over what it has."""
+    workdir = tmp_path / "run"
+    shutil.copytree(straight, workdir)
+    (workdir / "checkpoints").rename(tmp_path / "elsewhere")
+    assert main(arguments("train", workdir, folder)) == 2
+    said = capsys.readouterr().err
+    assert "metrics.jsonl tells of 62 updates" in said and "put that folder back" in said
+    shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
+    (tmp_path / "elsewhere").rename(workdir / "checkpoints")
+    assert main(arguments("train", workdir, folder)) == 0
+    assert_same(workdir, straight, folder)
+
+
+def test_a_run_does_not_go_on_with_other_problems(straight, folder, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(straight, workdir)
+    told = json.loads((workdir / "problems.json").read_text())
+    (workdir / "problems.json").write_text(json.dumps(told | {"crc32": told["crc32"] + 1}))
+    assert main(arguments("train", workdir, folder)) == 2
+    assert f"training problems are not the {told['count']} that the run in" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import shutil
 import ml_collections
 import numpy as np
 import pytest
-import test_quickstart
+import small_runs
 from etils import epath
 
 from score_jax import sweep as sweeps
@@ -252,7 +252,7 @@ def test_a_sweep_is_a_config_with_one_more_section(tmp_path, capsys):
         expand(config)
 
 
-SMALL = test_quickstart.SMALL | {
+SMALL = small_runs.SMALL | {
     "task": "tiny:EvenRiddles",
     "sweep.grid.stage1.beta_2": (0.1,),
     "sweep.grid.stage2.alpha": (0.0, 5.0, 10.0),

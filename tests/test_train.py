@@ -88,7 +88,7 @@ def test_single_turn_is_multi_turn_of_one_attempt():
     assert objectives.multi_turn(1, beta_1=0.5).attempts == 1
 
 
-def write_run(folder, method, seed, last, rewards, *, split="test", base=(0, 0)):
+def write_run(folder, method, seed, last, rewards, *, split="test", temperature=0.0, base=(0, 0)):
     """A work directory with the same base and first stage, and the given rewards after the last stage.
 
     The runs of SCoRe have their problems in the other order.
@@ -96,7 +96,7 @@ def write_run(folder, method, seed, last, rewards, *, split="test", base=(0, 0))
     path = folder / method / str(seed)
     path.mkdir(parents=True)
     rows = [
-        {"checkpoint": name, "split": split, "id": str(i), "rewards": row}
+        {"checkpoint": name, "split": split, "temperature": temperature, "id": str(i), "rewards": row}
         for name, table in (
             ("base", [list(base)] * len(rewards)),
             ("first", [[1, 0]] * len(rewards)),
@@ -141,14 +141,15 @@ def test_compare_takes_the_last_attempt_and_any_method(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("rewards", "split", "said"),
+    ("rewards", "how", "said"),
     [
-        ([[0, 1, 1]], "test", "on the test split with 3 attempts"),
-        ([[0, 1]], "validation", "on the validation split with 2 attempts"),
+        ([[0, 1, 1]], {}, "on the test split with 3 attempts at temperature 0.0"),
+        ([[0, 1]], {"split": "validation"}, "on the validation split with 2 attempts at temperature 0.0"),
+        ([[0, 1]], {"temperature": 0.7}, "on the test split with 2 attempts at temperature 0.7"),
     ],
 )
-def test_compare_refuses_what_was_not_evaluated_alike(rewards, split, said, tmp_path):
-    write_run(tmp_path, "multi_turn", 0, "multi_turn", rewards, split=split)
+def test_compare_refuses_what_was_not_evaluated_alike(rewards, how, said, tmp_path):
+    write_run(tmp_path, "multi_turn", 0, "multi_turn", rewards, **how)
     write_run(tmp_path, "score", 0, "stage_two", [[0, 1]])
     with pytest.raises(
         ValueError, match=f"multi_turn in .*/multi_turn/0 {said}, base in .*/score/0 on the test"

@@ -15,7 +15,7 @@ from score_jax.config import load_config
 from score_jax.machine import Rates
 from score_jax.program_cost import Cost
 from score_jax.programs import model_of, trace
-from score_jax.sampling import Slots
+from score_jax.slots import Slots
 from score_jax.work import Part, least, rollout_work, sampled, scoring_work, sizes_of, update_work
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,7 +18,7 @@ from gemma import gm
 from score_jax import model as models
 from score_jax.datasets import number_riddles
 from score_jax.mesh import make_mesh
-from score_jax.sampling import Slots
+from score_jax.slots import Slots
 from score_jax.tokenizer import train_tokenizer
 from score_jax.types import CONTEXT, PADDING, Episodes, Problem
 
@@ -33,6 +33,8 @@ def mesh(data: int = 8, fsdp: int = 1, tensor: int = 1):
 
 # By names that say their sizes: data x fsdp x tensor.
 MESHES = {"8x1x1": (8, 1, 1), "2x4x1": (2, 4, 1), "1x8x1": (1, 8, 1), "2x2x2": (2, 2, 2)}
+# Where whole runs go over the others, see test_mesh_runs.
+SPLIT = {name: sizes for name, sizes in MESHES.items() if name in ("1x8x1", "2x2x2")}
 
 
 @functools.cache

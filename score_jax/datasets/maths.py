@@ -46,7 +46,8 @@ class MathsTask(PublishedTask):
         self.grader.check_gold(gold)
 
     def answer(self, text: str) -> Answer | None:
-        """The one final answer of `text`."""
+        """The one final answer of `text`, as it is written: where answers are counted, changed ones or votes,
+        1/2 and 0.5 are two. The grader alone knows them for one number."""
         return final_answer(text)
 
     def reward(self, problem: Problem, text: str) -> float:
