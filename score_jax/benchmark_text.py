@@ -74,8 +74,9 @@ def _scales(found: Benchmark) -> rich.table.Table:
 def _ragged(found: Ragged) -> Iterator[str]:
     times = ", ".join(f"{name} {brief(timing.median)}" for name, timing in found.seconds.items())
     yield f"attempts of {two_digits(found.mean_length)} of their slot in the mean: {times}"
-    yield f"{found.over:.2f} times what its tokens would take without padding: {two_digits(found.sampled)} of"
-    yield f"a rollout of full slots and {two_digits(found.stands)} of an update of full ones"
+    sampled, stands = two_digits(found.sampled), two_digits(found.stands)
+    yield f"{found.over:.2f} times what its tokens would take without padding: {sampled} of a"
+    yield f"rollout of full slots and {stands} of an update of full ones"
 
 
 def _sides(found: Benchmark) -> rich.table.Table:
