@@ -98,15 +98,16 @@ def of_examples(state: TrainState, frozen: dict, examples: Examples, learner: Le
     norm."""
     params = models.join(learner.model, frozen, state.params)
     episodes = Episodes(examples.tokens, examples.attempt, np.zeros(examples.tokens.shape, np.float32))
-    score = functools.partial(policy.score_episodes, chunk=learner.chunk, parts=learner.micro_batches)
-    loss, norm = _by_example(
-        state.params, frozen, examples, dataclasses.replace(learner, mesh=None), learner.mesh
+    scores = policy.score_episodes(
+        learner.model, params, episodes, chunk=learner.chunk, parts=learner.micro_batches
     )
+    alone = dataclasses.replace(learner, mesh=None)
+    loss, norm = _by_example(state.params, frozen, examples, alone, learner.mesh)
     arrays = {
         "tokens": examples.tokens,
         "attempt": examples.attempt,
         "weight": examples.weight,
-        "logp": score(learner.model, params, episodes).logp,
+        "logp": scores.logp,
         "loss": loss,
         "grad_norm": norm,
     }

@@ -13,13 +13,13 @@ from etils import epath
 from markupsafe import Markup
 
 from score_jax import alarms, charts, markdown, metrics
+from score_jax.charts import ARROW
 from score_jax.duration import hours_and_minutes
 from score_jax.percent import DASH, DELTA, direction, from_to, percent
 from score_jax.records import write_text
 from score_jax.run import Run, evaluated_as, last_attempt, read_run
 
 TRANSCRIPT_BYTES = 8_000_000  # of JSON in the page; whole problems beyond it are counted, not shown
-ARROW = charts.ARROW
 
 # Config fields that the page's head shows, of the run and of each stage; all are listed below it.
 RUN_FIELDS = (

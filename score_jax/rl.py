@@ -153,7 +153,7 @@ def step_metrics(graded: Graded, numbers: dict) -> dict[str, float]:
         row |= {f"{name}_t{i + 1}": float(numbers[name][i] / of[i]) for i in sampled}
     columns = {name: getattr(graded, name) for name in ("answers", "finished", "notes")}
     seen = summarize(graded.rewards, **columns, resamples=0)
-    known = {"n", *by_attempt("acc", share)}  # Acc@t is the mean reward, or counts what that grades
+    known = {"n", *by_attempt("acc", share)}  # the row has the mean reward in place of Acc@t
     told = {key: value for key, value in seen.items() if key not in known}
     if taken := sorted(row.keys() & told.keys()):
         raise ValueError(f"notes: {taken[0]!r} is the name of another metric; call the note something else")
