@@ -38,9 +38,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.study.fast.rows = ("base", "score")
     config.study.tables = ml_collections.ConfigDict({"table3": ("base", "self_refine", "pair_sft", "score")})
     config.study.measures = ml_collections.ConfigDict()
-    # The given attempt is the first, so that one is sampled. Self-Refine would need a critique of it.
-    config.study.measures.repair = measure(
-        *("base", "pair_sft", "score"),
+    config.study.measures.repair = measure(  # the given attempt is the first, so that one is sampled
+        *config.study.rows,
         evaluate={
             "task": "score_jax.datasets.mbpp_r:MBPPR",
             "files": {"mbpp": "", "programs": ""},

@@ -116,15 +116,15 @@ class Fields:
         mend = f"set it to {neutral!r}" if needed else "leave it out"
         self.require(field, value == neutral, f"{why}; {mend}")
 
-    def critique(self, section: str, name: str = "critique") -> None:
-        """A field that asks for critiques, of a section that has `attempts`."""
+    def critique(self, section: str, name: str = "critique", *, given: bool = False) -> None:
+        """A field that asks for critiques, of a section that has `attempts`; they may be of `given` ones."""
         field = f"{section}.{name}"
         if self.value(field):
             room, attempts = self.value("slots.critique") > 0, self.value(f"{section}.attempts")
             mend = "config.slots.critique = 0 leaves no tokens for it; raise that, or leave this out"
             self.require(field, room, mend)
             mend = f"config.{section}.attempts = {attempts}: none follows; raise that, or leave this out"
-            self.require(field, attempts > 1, mend)
+            self.require(field, given or attempts > 1, mend)
 
 
 def _check_files(fields: Fields) -> None:
@@ -169,7 +169,7 @@ def _check_run(fields: Fields) -> None:
     for field in ("micro_batches", "rollout_parts"):
         divides = problems % fields.value(field) == 0
         fields.require(field, divides, f"must divide problems_per_step = {problems}")
-    fields.critique("evaluate")
+    fields.critique("evaluate", given=True)  # whether there are such the task knows, see `task.evaluated`
 
 
 def _check_numbers(fields: Fields) -> None:

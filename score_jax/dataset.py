@@ -31,7 +31,7 @@ FIELDS = {
     "subject": "of the problem",
     "first": "the first attempt that was given, where the task gives one",
     "attempts": "the texts, in their order; the instruction before a later one says nothing of the first",
-    "critiques": "the text before each later attempt",
+    "critiques": "the text before each later attempt, and before the first of a given one",
     "answers": "what was read out of each attempt; null where nothing could be",
     "rewards": "of each attempt; 1 is right",
     "finished": "whether each attempt ended before its slot did",

@@ -60,7 +60,7 @@ def _evaluate(config: ml_collections.ConfigDict, workdir: epath.Path, checkpoint
         task, problems = evaluated(config, trained_on)
         task.prepare(sandbox, say)
         actor, base = load_base(config, workdir, trained_on, say)
-        actor = actor.with_task(task)
+        actor = actor.with_task(task).for_problems(problems)
         prompts.encode_prompts(actor.format, problems, actor.slots)  # one that is too long is to be known now
         results, rows, drafts = read_json(results_path), read_jsonl(attempts_path), []
         split = split_of(config)
@@ -218,7 +218,7 @@ def attempt_all(
 def attempt_rows(graded: Graded, *, checkpoint: str, step: int, split: str, temperature: float) -> list[dict]:
     """The rows of attempts.jsonl; `notes` stand in those of whose attempts the checker says more.
 
-    So do `critiques`: the text of the one before each later attempt.
+    So do `critiques`: the text of the one before each later attempt, and before the first of a given one.
     """
     return [
         {

@@ -36,8 +36,8 @@ def measure(
       name: of the measurement.
       checkpoints: what to measure: {label: step}, step 0 being the base.
       samples: episodes of each problem; their rows follow one another.
-      firsts: {problem's id: a first attempt}. The model is given it and samples the second alone, so that a
-        row has one attempt, the correction (Fig. 4).
+      firsts: {problem's id: a first attempt}. The model is given it and samples the second alone, after a
+        critique where one is asked for, so that a row has one attempt, the correction (Fig. 4).
       sandbox: see `Task.prepare`.
 
     Returns:
@@ -50,7 +50,7 @@ def measure(
     task, problems = evaluated(config, trained_on)
     task.prepare(sandbox, say)
     actor, base = load_base(config, workdir, trained_on, lambda _: None)
-    actor = actor.with_task(task)
+    actor = actor.with_task(task).for_problems(problems)
     if firsts is not None:
         problems, actor = given(problems, firsts), corrector(actor)
         # An attempt that filled its slot gets an end token, and may come to more tokens than it was made of.

@@ -147,7 +147,7 @@ def _bank(
     actor: Actor, problems: Sequence[Problem], rows: Sequence[Mapping[str, Any]], say: Callable[[str], None]
 ) -> Bank:
     """Those of the rows that can be given, by problem."""
-    slots = corrector(actor).slots
+    slots = corrector(actor.with_critique(False)).slots
     room = slots.prompt - len(slots.instruction)
     bank: dict[str, list[First]] = {problem.id: [] for problem in problems}
     known = {problem.id: problem for problem in problems}
@@ -187,10 +187,12 @@ def corrector(actor: Actor) -> Actor:
         the actor      |--- P ---|---- T ----|- F -|---- T ----|
         its corrector  |------------- P -----------|---- T ----|
 
-    The transcripts are of one length, and the attempts that are sampled stand in one place.
+    The transcripts are of one length, and what is sampled stands in one place: the attempt, and before it
+    its critique, where the actor writes such.
     """
-    actor = actor.with_critique(False).with_attempts(2)
-    slots = dataclasses.replace(actor.slots, prompt=actor.slots.start(2), attempts=1)
+    slots = actor.with_attempts(2).slots
+    asked = bool(slots.critique)
+    slots = dataclasses.replace(slots, prompt=slots.segments[1].start, attempts=1, critique_first=asked)
     return dataclasses.replace(actor, slots=slots)
 
 

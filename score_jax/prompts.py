@@ -27,7 +27,7 @@ def make_slots(
 
 
 def encode_prompts(format: Format, problems: Sequence[Problem], slots: Slots) -> Int[np.ndarray, "B P"]:
-    """Prompts, left-padded. A given first attempt and the instruction that follows it belong to the prompt.
+    """Prompts, left-padded. A given first attempt and the instruction right after it belong to the prompt.
 
     Raises:
       ValueError: a prompt is longer than its slot; nothing is cut.
@@ -57,17 +57,18 @@ def _prompt_ids(format: Format, problem: Problem, slots: Slots) -> list[int]:
     """What stands before the model's first own token: token for token as in an episode.
 
     Raises:
-      ValueError: a critique of the given first attempt is asked for, which nobody has written.
+      ValueError: there is no place for the critique of a given first attempt, or no attempt for that place.
     """
     ids = format.prompt(problem.prompt)
+    if slots.critique and slots.critique_first != (problem.first is not None):
+        comes, other = ("without", "with") if slots.critique_first else ("with", "without")
+        raise ValueError(
+            f"problem {problem.id!r} comes {comes} a first attempt, and the transcripts are laid out for "
+            f"critiques of problems {other} one; turn those of this stage or evaluation off (critique=False)"
+        )
     if problem.first is None:
         return ids
-    if slots.critique:
-        raise ValueError(
-            f"problem {problem.id!r} comes with its first attempt, and no critique of it can stand in a "
-            "prompt; turn the critiques of this stage or evaluation off (critique=False)"
-        )
-    return [*ids, *format.attempt(problem.first), *slots.instruction]
+    return [*ids, *format.attempt(problem.first), *(slots.feedback or slots.instruction)]
 
 
 def encode_demonstrations(

@@ -43,7 +43,7 @@ def rl_updater(
     policy that the KL holds to.
     """
     devices = mesh_of(config)
-    actor = actor.with_attempts(stage.attempts).with_critique(stage.critique)
+    actor = actor.with_attempts(stage.attempts).with_critique(stage.critique).for_problems(pool)
     frozen = models.frozen_of(actor.model, base)
     learner = learner_of(config, stage, actor.model, devices)
 
@@ -164,8 +164,9 @@ def episode_text(graded: Graded, row: int) -> str:
     """One episode as text."""
     problem = graded.problems[row]
     lines = [f"  problem    {problem.prompt.strip()}  (answer: {problem.gold})"]
-    critiques = ["", *(graded.critiques[row] or [""] * len(graded.texts[row]))]
-    for number, (critique, text) in enumerate(zip(critiques, graded.texts[row], strict=False), start=1):
+    texts, critiques = graded.texts[row], graded.critiques[row]
+    critiques = [""] * (len(texts) - len(critiques)) + critiques  # the first attempt may have none
+    for number, (critique, text) in enumerate(zip(critiques, texts, strict=True), start=1):
         if critique:
             lines.append(f"  critique   {critique.strip()}")
         mark = "right" if graded.rewards[row, number - 1] == 1 else "wrong"

@@ -37,7 +37,8 @@ class Graded:
       decisive: how many leading tokens of each attempt could change its reward.
       notes: [E][N], what else the checker said of each attempt (`task.Grade.notes`); of an attempt after a
         critique also `unfinished_critique`: whether that ended with its slot.
-      critiques: [E][N − 1], the text of the critique before each later attempt; [E][0] without critiques.
+      critiques: [E][N − 1], the text of the critique before each later attempt, or [E][N], before the first
+        one, too (`Slots.critique_first`); [E][0] without critiques.
       sampled: False where the attempt was not sampled but given.
     """
 
@@ -113,6 +114,12 @@ class Actor:
         if asked and not self.critique:
             raise ValueError("config.slots.critique = 0: a critique is asked for; give it some tokens")
         return self._arranged(self.task, self.critique if asked else 0)
+
+    def for_problems(self, problems: Sequence[Problem]) -> Actor:
+        """The same actor, laid out for problems all or none of which come with a first attempt: where they do
+        and critiques are asked for, the model first writes one of that."""
+        first = bool(self.slots.critique) and problems[0].first is not None
+        return dataclasses.replace(self, slots=dataclasses.replace(self.slots, critique_first=first))
 
     def _arranged(self, task: Task, critique: int) -> Actor:
         slots = prompts.make_slots(

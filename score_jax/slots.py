@@ -10,7 +10,7 @@ class Segment:
     """A stretch of a transcript that the model writes: an attempt, or the critique before it.
 
     Attributes:
-      before: token ids of the instruction that stands right before it; none before the first attempt.
+      before: token ids of the instruction that stands right before it; none where the prompt does.
       start: index of its first token.
       stop: index after its last token.
       attempt: whose tokens they are in `Episodes.attempt`.
@@ -36,6 +36,8 @@ class Slots:
       critique: C, tokens for the critique before each later attempt, its end token included; 0: none is
         asked for.
       feedback: token ids of the instruction that asks for a critique; none where none is asked for.
+      critique_first: whether the first attempt follows a critique, too: that of a given attempt, with which
+        and with whose feedback the prompt ends.
 
     Raises:
       ValueError: there is room for a critique that nothing asks for, or the other way round.
@@ -47,6 +49,7 @@ class Slots:
     attempts: int
     critique: int = 0
     feedback: tuple[int, ...] = ()
+    critique_first: bool = False
 
     def __post_init__(self) -> None:
         if bool(self.critique) != bool(self.feedback):
@@ -54,6 +57,8 @@ class Slots:
                 f"Slots.critique = {self.critique} with an instruction of {len(self.feedback)} tokens in "
                 "Slots.feedback: a critique needs both; give both, or neither"
             )
+        if self.critique_first and not self.critique:
+            raise ValueError("Slots.critique_first = True: Slots.critique = 0; give it some tokens")
 
     @property
     def between(self) -> int:
@@ -63,21 +68,22 @@ class Slots:
     @property
     def length(self) -> int:
         """L."""
-        return self.prompt + self.attempts * self.attempt + (self.attempts - 1) * self.between
+        return self.start(self.attempts) + self.attempt
 
     def start(self, attempt: int) -> int:
         """The index of the first token of `attempt` itself (1 is the first), after its critique."""
-        return self.prompt + (attempt - 1) * (self.attempt + self.between)
+        lead = self.critique + len(self.instruction) if self.critique_first else 0
+        return self.prompt + lead + (attempt - 1) * (self.attempt + self.between)
 
     @property
     def segments(self) -> tuple[Segment, ...]:
         """What the model writes, in order."""
         segments = []
         for attempt in range(1, self.attempts + 1):
-            start = self.start(attempt)
-            if attempt > 1 and self.critique:
-                stop = start - len(self.instruction)
-                segments.append(Segment(self.feedback, stop - self.critique, stop, attempt, critique=True))
-            before = self.instruction if attempt > 1 else ()
+            start, follows = self.start(attempt), attempt > 1 or self.critique_first
+            if follows and self.critique:
+                stop, asked = start - len(self.instruction), self.feedback if attempt > 1 else ()
+                segments.append(Segment(asked, stop - self.critique, stop, attempt, critique=True))
+            before = self.instruction if follows else ()
             segments.append(Segment(before, start, start + self.attempt, attempt, critique=False))
         return tuple(segments)

@@ -13,7 +13,7 @@ from score_jax.cell import Cell
 from score_jax.config_check import SPLITS, check_config
 from score_jax.config_fields import meant
 from score_jax.findings import VOTES
-from score_jax.task import evaluation_task, first_of, training_task
+from score_jax.task import check_critique, evaluation_task, first_of, training_task
 
 SHOWN = "configs/study_quickstart.py"
 _FAST = ("seeds", "rows", "pools", "pool_rows")
@@ -84,8 +84,6 @@ def check_given(evaluated: Mapping[str, Any], measured: Mapping[str, Any]) -> No
             f"evaluate.problems = {asked}: given=True gives first attempts from the row's own evaluation, of "
             f"{there} problems; choose at most that"
         )
-    if measured["critique"]:
-        raise ValueError("evaluate.critique = True: given=True asks for no critique; set it to False")
 
 
 def check_study_fields(config: ml_collections.ConfigDict) -> None:
@@ -158,7 +156,11 @@ def check_sections(config: ml_collections.ConfigDict) -> None:
             field = f"config.study.measures.{name}.evaluate.split"
             raise ValueError(f"{field} = {split!r}: choose one of {', '.join(SPLITS)}")
         problems = evaluation_task(measured, trained_on).problems(split)  # of files it may lack one
-        first_of(problems, measured.evaluate.problems, f"config.study.measures.{name}.evaluate.problems")
+        section_name = f"config.study.measures.{name}.evaluate"
+        first_of(problems, measured.evaluate.problems, f"{section_name}.problems")
+        asked = [config.methods[row].get("evaluate", {}).get("critique", False) for row in section.rows]
+        if any(asked) and not section.given:
+            check_critique(problems, measured.evaluate.attempts, section_name)
     size = len(trained_on.problems("train"))
     if too_large := [pool for pool in config.study.pools if pool > size]:
         raise ValueError(f"config.study.pools: {too_large[0]} of the {size} training problems; choose less")

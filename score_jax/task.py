@@ -176,11 +176,32 @@ def evaluated(config: ml_collections.ConfigDict, training: Task) -> tuple[Task, 
     """The task that a config evaluates on, see `evaluation_task`, and those of its problems.
 
     Raises:
-      ValueError: there are not so many.
+      ValueError: there are not so many, or no attempt that a critique which is asked for could be of.
     """
     task = evaluation_task(config, training)
-    problems = task.problems(config.evaluate.split)
-    return task, first_of(problems, config.evaluate.problems, "config.evaluate.problems")
+    problems = first_of(
+        task.problems(config.evaluate.split), config.evaluate.problems, "config.evaluate.problems"
+    )
+    if config.evaluate.critique:
+        check_critique(problems, config.evaluate.attempts, "config.evaluate")
+    return task, problems
+
+
+def check_critique(problems: Sequence[Problem], attempts: int, section: str) -> None:
+    """Refuses critiques of single attempts, unless these follow given ones.
+
+    Args:
+      problems: those attempted.
+      attempts: at each.
+      section: the config's that asks.
+
+    Raises:
+      ValueError: names the section.
+    """
+    if attempts == 1 and problems[0].first is None:
+        raise ValueError(
+            f"{section}.critique = True: {section}.attempts = 1: none follows; raise that, or leave this out"
+        )
 
 
 def training_task(config: ml_collections.ConfigDict) -> Task:

@@ -59,7 +59,7 @@ def train(config: ml_collections.ConfigDict, workdir: epath.Path, sandbox: str =
     def check(actor: Actor) -> None:
         """A prompt that is too long is to be known now."""
         for one, problems in ((task, pool), (measured, tested)):
-            prompts.encode_prompts(actor.format, problems, actor.with_task(one).slots)
+            prompts.encode_prompts(actor.format, problems, actor.with_task(one).for_problems(problems).slots)
 
     with lock.hold(workdir, "train"):
         actor, base = make_base(config, workdir, task, say, check)

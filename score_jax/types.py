@@ -15,6 +15,12 @@ attempt that it prepares: its tokens are that attempt's in `Episodes.attempt`.
 
     |--- P ---|---- T ----|- F -|---- C ----|- F -|---- T ----|
     ··  prompt  attempt 1 ····  ask  critique ····  use  attempt 2 ··
+
+A given first attempt stands in the prompt, with the instruction after it. The critique of one is written
+before the first attempt that is sampled, and is of its turn.
+
+    |--------------- P ------------|---- C ----|- F -|---- T ----|
+    ··  prompt  given attempt  ask  critique ····  use  attempt 1 ··
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 import tiny
+from etils import epath
 from gemma import gm
 from published_rows import write
 from real_data import real_file
@@ -17,6 +18,7 @@ from score_jax import schedule
 from score_jax.__main__ import main
 from score_jax.config import load_config
 from score_jax.config_check import SUPERVISED
+from score_jax.records import read_jsonl
 from score_jax.task import Task, load_task
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -199,7 +201,11 @@ def test_the_code_study_measures_table_3(gemmas, tmp_path):
     found = study_of("study_code", folder, fields)
     assert found["missing"] == [] and set(found["rows"]) == {"base", "self_refine", "score"}
     repaired = {name: row["statistics"].get("mbpp_r", {}).get("n") for name, row in found["rows"].items()}
-    assert repaired == {"base": 8, "self_refine": None, "score": 8}
+    assert repaired == {"base": 8, "self_refine": 8, "score": 8}
+    for row in ("base", "self_refine", "score"):
+        (path,) = (folder / row / "0" / "measures" / "repair").iterdir()
+        criticised = [len(repair.get("critiques", ())) for repair in read_jsonl(epath.Path(path))[1:]]
+        assert criticised == [int(row == "self_refine")] * 8
     assert main(["report", f"--workdir={folder}"]) == 0
     page = (folder / "report.html").read_text()
     assert "MBPP-R" in page and "Table 3" in page

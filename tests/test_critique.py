@@ -25,7 +25,7 @@ from score_jax.rl import episode_text
 from score_jax.rollout import Actor
 from score_jax.slots import Slots
 from score_jax.step import PolicyLearner
-from score_jax.task import Demonstration, Task
+from score_jax.task import Demonstration, Task, evaluated
 from score_jax.types import CONTEXT, PADDING, Episodes, Problem
 
 TASK = tiny.EvenRiddles()
@@ -76,11 +76,50 @@ def test_an_actor_asks_for_critiques_or_does_not(actor):
         dataclasses.replace(actor, critique=0).with_critique(True)
 
 
-def test_a_given_first_attempt_cannot_be_criticised(actor):
-    problem = Problem(id="x7", prompt="What is my number?\n", gold="13", first="12")
-    prompts.encode_prompts(actor.format, [problem], actor.slots)
-    with pytest.raises(ValueError, match=r"'x7' comes with its first attempt.*critique=False"):
-        prompts.encode_prompts(actor.format, [problem], actor.with_critique(True).slots)
+GIVEN = Problem(id="x7", prompt="What is my number?\n", gold="13", first="12")
+OWN = dataclasses.replace(GIVEN, id="x8", first=None)
+
+
+def test_of_a_given_first_attempt_the_critique_is_written_first(actor):
+    asking, encode = actor.with_critique(True), actor.format.tokenizer.encode
+    assert asking.for_problems([OWN]) == asking and actor.for_problems([GIVEN]) == actor
+    slots = asking.for_problems([GIVEN]).slots
+    feedback, refine = encode(TASK.feedback), encode(TASK.refine)
+    (row,) = prompts.encode_prompts(actor.format, [GIVEN], slots)
+    shown = [*encode(GIVEN.prompt, add_bos=True), *encode("12", add_eos=True), *feedback]
+    assert row.tolist() == [actor.format.pad] * (80 - len(shown)) + shown
+    one, two, three, four, *_ = slots.segments
+    start = 89 + len(refine)
+    assert (one.before, one.start, one.stop, one.attempt, one.critique) == ((), 80, 89, 1, True)
+    assert (two.before, two.start, two.attempt, two.critique) == (tuple(refine), start, 1, False)
+    assert (slots.start(1), slots.start(2)) == (start, start + 30 + len(feedback) + 9 + len(refine))
+    assert [(s.attempt, s.critique) for s in (three, four)] == [(2, True), (2, False)]
+    assert three.before == tuple(feedback)
+    assert slots.length == start + 3 * 30 + 2 * (len(feedback) + 9 + len(refine))
+    assert asking.for_problems([GIVEN]).for_problems([OWN]) == asking
+
+
+def test_a_layout_for_given_attempts_and_problems_without_them_do_not_go_together(actor):
+    asking = actor.with_critique(True)
+    with pytest.raises(ValueError, match=r"'x7' comes with a first attempt.* without one.*critique=False"):
+        prompts.encode_prompts(actor.format, [OWN, GIVEN], asking.slots)
+    with pytest.raises(ValueError, match=r"'x8' comes without a first attempt.* with one.*critique=False"):
+        prompts.encode_prompts(actor.format, [GIVEN, OWN], asking.for_problems([GIVEN]).slots)
+    with pytest.raises(ValueError, match=r"Slots\.critique_first = True: Slots\.critique = 0; give it"):
+        Slots(4, 3, (1,), 2, critique_first=True)
+
+
+def test_critiques_of_single_attempts_are_refused_unless_these_follow_given_ones():
+    config = config_with(slots__critique=9, evaluate__critique=True, evaluate__attempts=1)
+    told = "config.evaluate.critique = True: config.evaluate.attempts = 1: none follows"
+    with pytest.raises(ValueError, match=re.escape(told)):
+        evaluated(config, tiny.Riddles())
+
+    class Offline(tiny.Riddles):
+        def problems(self, split):
+            return [dataclasses.replace(problem, first="12") for problem in super().problems(split)]
+
+    assert evaluated(config, Offline())[1][0].first == "12"
 
 
 # Demonstrations.
@@ -385,10 +424,6 @@ def test_an_evaluation_may_ask_for_critiques_that_were_not_trained(tmp_path):
         (
             {"slots__critique": 9, "pretrain__guess__critiques": 1},
             "config.pretrain.guess.critiques = 1.0: config.pretrain.guess.attempts = 1: none follows",
-        ),
-        (
-            {"slots__critique": 9, "evaluate__critique": True, "evaluate__attempts": 1},
-            "config.evaluate.critique = True: config.evaluate.attempts = 1: none follows",
         ),
         ({"slots__critique": -1}, "config.slots.critique = -1: must not be negative"),
         ({"slots__critique": 9, "pretrain__correct__critiques": 1.5}, "critiques = 1.5: is a share"),

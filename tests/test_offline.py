@@ -74,17 +74,26 @@ def test_the_corrector_has_the_place_of_a_first_attempt_in_its_prompt(actor):
     slots = offline.corrector(actor).slots
     assert (slots.prompt, slots.attempts) == (60 + 45 + len(actor.slots.instruction), 1)
     assert (slots.length, slots.start(1)) == (actor.slots.length, actor.slots.start(2))
-    assert offline.corrector(actor.with_critique(True)) == offline.corrector(actor)
+    asking = actor.with_critique(True)
+    slots = offline.corrector(asking).slots
+    assert (slots.prompt, slots.attempts) == (60 + 45 + len(asking.slots.feedback), 1)
+    assert (slots.length, slots.start(1)) == (asking.slots.length, asking.slots.start(2))
 
 
+@pytest.mark.parametrize("asked", [False, True], ids=["", "criticised"])
 @pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_a_correction_has_the_log_probabilities_of_an_episode_with_that_first_attempt(family, tokenizer):
+def test_a_correction_has_the_log_probabilities_of_an_episode_with_that_first_attempt(
+    family, asked, tokenizer
+):
     gemma = FAMILIES[family](dtype=jnp.float32)
     rng = np.random.default_rng(0)
     shapes = models.shapes_of(gemma)
     params = jax.tree.map(lambda x: rng.normal(scale=0.4, size=x.shape).astype(np.float32), shapes)
-    actor = actor_of(gemma, tokenizer)
-    problems, firsts, experience, _ = corrected(actor, params, samples=2)
+    actor = actor_of(gemma, tokenizer).with_critique(asked)
+    instruction = tokenizer.encode(TASK.feedback if asked else TASK.instruction)
+    problems, firsts, experience, graded = corrected(actor, params, samples=2)
+    assert [len(critiques) for critiques in graded.critiques] == [asked] * len(problems)
+    assert all(("unfinished_critique" in notes[1]) == asked for notes in graded.notes)
     episodes = experience.episodes
     tokens = np.zeros(episodes.tokens.shape, np.int32)
     attempt = np.full_like(tokens, PADDING)
@@ -93,7 +102,7 @@ def test_a_correction_has_the_log_probabilities_of_an_episode_with_that_first_at
         for ids, size, who in (
             (tokenizer.encode(problem.prompt, add_bos=True), 60, CONTEXT),
             (tokenizer.encode(first.text, add_eos=True), 45, 1),
-            (tokenizer.encode(TASK.instruction), len(actor.slots.instruction), CONTEXT),
+            (instruction, len(instruction), CONTEXT),
         ):
             tokens[row, at : at + len(ids)], attempt[row, at : at + len(ids)] = ids, who
             at += size

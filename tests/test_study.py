@@ -512,16 +512,10 @@ def test_what_cannot_work_is_refused_before_any_compute(tmp_path, capsys, change
             {"split": "train"},
             "evaluate.split = 'train': given=True gives first .* 'test'",
         ),
-        (
-            True,
-            {"attempts": 2, "critique": True},
-            "critique = True: given=True asks for no critique",
-        ),
     ],
 )
 def test_a_measure_that_would_not_measure_what_it_says_is_refused(given, evaluate, message):
     config = load_config(STUDY)
-    config.slots.critique = 4
     with config.unlocked():
         config.study.measures.own.given = given
         config.study.measures.own.evaluate.update(evaluate)
