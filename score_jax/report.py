@@ -203,10 +203,13 @@ def transcripts_of(attempts: Mapping[str, Sequence[Mapping]], limit: int) -> tup
             problem = tuple(row[k] for k in ("split", "id", "level", "prompt", "gold"))
             right = [bool(reward == 1.0) for reward in row["rewards"]]
             entry = [number, row["attempts"], row["answers"], right, row["finished"]]
-            by_problem.setdefault(problem, []).append(entry)
+            if critiques := row.get("critiques"):  # the first attempt may have none
+                entry.append([""] * (len(right) - len(critiques)) + critiques)
+            by_problem.setdefault((*problem, row.get("first", "")), []).append(entry)
     chosen, size, shown = [], 0, 0
-    for (_, name, level, prompt, gold), runs in by_problem.items():
-        text = _script_json({"id": name, "level": level, "prompt": prompt, "gold": gold, "runs": runs})
+    for (_, name, level, prompt, gold, first), runs in by_problem.items():
+        said = {"id": name, "level": level, "prompt": prompt, "gold": gold, "first": first}
+        text = _script_json({**said, "runs": runs})
         if size + len(text) > limit:
             break
         chosen.append(text)

@@ -160,6 +160,22 @@ def test_hostile_text_stays_text(tmp_path):
     assert "innerHTML" not in page.source
 
 
+def test_critiques_and_a_given_first_attempt_are_shown(tmp_path):
+    one, two, three = attempt_rows(n=3)
+    rows = [
+        one,
+        two | {"critiques": [HOSTILE]},  # before the second attempt
+        three | {"critiques": ["Wrong.", "Again wrong."], "first": HOSTILE},  # before both
+    ]
+    page = Page(report.write_report(write(tmp_path, attempts=rows)))
+    shown = page.transcripts["problems"]
+    assert [problem["first"] for problem in shown] == ["", "", HOSTILE]
+    assert [run[5:] for problem in shown for run in problem["runs"]] == [
+        [], [["", HOSTILE]], [["Wrong.", "Again wrong."]]
+    ]  # fmt: skip
+    assert "img" not in page.tags and "<" not in page.scripts[0]
+
+
 def test_names_are_not_read_as_formulas_in_charts(tmp_path):
     steps = [row | {"stage": r"$\frac$ & <b>"} for row in step_rows()]
     page = Page(report.write_report(write(tmp_path, steps=steps)))
