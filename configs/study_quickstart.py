@@ -3,7 +3,7 @@
 Command   python -m score_jax study --config=configs/study_quickstart.py --workdir=runs/study [--fast]
           python -m score_jax report --workdir=runs/study
 Hardware  2 CPU cores
-Time      2 h 39 min for 87 of the 99 rows and seeds and the 3 base models, 2 h 55 min for all, reckoned,
+Time      2 h 45 min for 91 of the 99 rows and seeds and the 3 base models, 2 h 55 min for all, reckoned,
           where two processes of one core each (an Intel Xeon) share the work: the same command twice,
           with `taskset -c 0` and `taskset -c 1` before it. --fast: 23 minutes in one process (an AMD EPYC)
 Result    test split, greedy, mean of 3 seeds: Acc@t1 / Acc@t2 of the base 78.3 / 78.3, of naive RL
