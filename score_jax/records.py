@@ -141,14 +141,19 @@ def write_json(path: epath.PathLike, value: Mapping[str, Any]) -> None:
 
 
 def append_jsonl(path: epath.PathLike, row: Mapping[str, Any]) -> None:
-    """Appends one line."""
+    """Appends one line to a file that is there."""
     append_text(path, json.dumps(row) + "\n")
 
 
 def append_text(path: epath.PathLike, text: str) -> None:
-    """Appends to a file."""
-    if writes():
-        with writing(path), epath.Path(path).open("a") as file:
+    """Appends to a file that is there. One that has gone is not begun anew, without what it held."""
+    if not writes():
+        return
+    path = epath.Path(path)
+    with writing(path):
+        if not path.exists():
+            raise FileNotFoundError(errno.ENOENT, "it is gone")
+        with path.open("a") as file:
             file.write(text)
 
 

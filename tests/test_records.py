@@ -22,6 +22,19 @@ def test_a_full_disk_is_told_by_the_file_that_grows(write):
         write("/dev/full", {"step": 1})
 
 
+def test_a_log_that_has_gone_is_not_begun_anew(tmp_path):
+    """Its folder may be there again: orbax makes what it lacks on its way to a checkpoint."""
+    log = tmp_path / "run" / "metrics.jsonl"
+    log.parent.mkdir()
+    records.write_jsonl(log, [{"step": 1}])
+    records.append_jsonl(log, {"step": 2})
+    assert records.read_jsonl(log) == [{"step": 1}, {"step": 2}]
+    log.unlink()
+    with pytest.raises(records.Unwritable, match=r"metrics.jsonl: cannot be written .it is gone.; make room"):
+        records.append_jsonl(log, {"step": 3})
+    assert not log.exists()
+
+
 def test_a_draft_that_cannot_grow_says_so(tmp_path, monkeypatch):
     draft = records.Draft(tmp_path / "drafts" / "x.jsonl", {"seed": 1}, total=3)
     monkeypatch.setattr(draft, "_path", epath.Path(tmp_path))  # a folder
