@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from score_jax import model as models
+from score_jax.layers import over_transcripts
 from score_jax.mesh import gathered, keep_rows
 from score_jax.types import CONTEXT, PADDING, Episodes
 
@@ -54,12 +55,9 @@ def hidden_states(
         "attention_mask": seen,
         "return_hidden_states": True,  # the logits that the model makes beside them are dead code under jit
     }
-    if not remat and mesh is None:
-        out: Any = model.apply({"params": params}, tokens, **inputs)
-        return out.hidden_states
-    model = models.called(model, f"remat {remat}, mesh {mesh and (mesh.shape, mesh.device_ids.tolist())}")
-    with nn.intercept_methods(around_layers(remat, mesh)):
-        out = model.apply({"params": params}, tokens, **inputs)
+    how = f"transcripts, remat {remat}, mesh {mesh and (mesh.shape, mesh.device_ids.tolist())}"
+    with nn.intercept_methods(around_layers(remat, mesh)), nn.intercept_methods(over_transcripts):
+        out: Any = models.called(model, how).apply({"params": params}, tokens, **inputs)
     return out.hidden_states
 
 

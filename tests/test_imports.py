@@ -52,6 +52,7 @@ datasets.maths  datasets.programs
 datasets.hendrycks_math  datasets.gsm8k  datasets.jsonl  datasets.mbpp  datasets.human_eval
 datasets.mbpp_r
 tokenizer  model  chat
+layers
 policy  learner
 decoding
 sampling
