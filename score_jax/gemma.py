@@ -37,6 +37,5 @@ def _import_array_types() -> None:
 _import_array_types()
 
 from gemma import gm, peft  # noqa: E402
-from gemma.gm.math._positional_embeddings import apply_rope  # noqa: E402
 
-__all__ = ["apply_rope", "gm", "peft"]
+__all__ = ["gm", "peft"]

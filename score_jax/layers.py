@@ -1,6 +1,6 @@
 """A Gemma's attention and feed-forward layers over whole transcripts, arranged for the speed of an update.
 
-They compute what the gemma package's own modules do, with these modules' parameters, and round it elsewhere:
+They compute what the gemma package's own modules do, with these modules' parameters, in another order:
 
 - attention goes through the transcript in blocks, and computes no logits for what stands after a block;
 - the angles' sines and cosines are computed once for all heads;
@@ -18,29 +18,28 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from score_jax.gemma import apply_rope, gm
+from score_jax.gemma import gm
 
 # Four blocks leave out three eighths of all logits, endlessly many would a half; each is more to compile.
 _BLOCKS, _SHORTEST = 4, 32
-_KERNELS = {"gating_einsum", "linear"}  # of a feed-forward layer without adapters
-_NEVER = -2.3819763e38  # the gemma package's logit of what is not seen
+_KERNELS = {"gating_einsum", "linear"}
+_ADAPTERS = {f"_LoRAEinsum_{kernel}" for kernel in _KERNELS}
+_UNSEEN = -2.3819763e38  # the gemma package's logit of what is not seen
 
 
 def over_transcripts(next_fun: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
     """An interceptor (`flax.linen.intercept_methods`) under which a Gemma's layers run as here.
 
-    Only for forward passes without a cache in which no token sees a later one. Layers of other kinds, as
-    Gemma 4's, and feed-forward layers with adapters beside their kernels run as they are.
+    Only for forward passes without a cache in which no token sees a later one, nor one of a higher position.
+    Layers of other classes, as Gemma 4's, run as they are; of these classes no other interceptor sees the
+    feed-forward layer's inside.
     """
     module = context.module
-    if context.method_name == "__call__":
+    if context.method_name == "__call__" and not kwargs:
         if type(module) is gm.nn.Attention:
             x, positions, _, seen = args
             return None, attention(module, x, positions, seen)
-        if type(module) is gm.nn.FeedForward and set(module.variables["params"]) == {
-            "gating_einsum",
-            "linear",
-        }:
+        if type(module) is gm.nn.FeedForward and not set(module.variables["params"]) - _KERNELS - _ADAPTERS:
             return feed_forward(module, *args)
     return next_fun(*args, **kwargs)
 
@@ -51,7 +50,7 @@ def attention(
     positions: Int[Array, "E T"],
     seen: Bool[Array, "E T T"],
 ) -> Float[Array, "E T D"]:
-    """Multi-head attention whose `seen` [episode, query, key] is False for all keys after their query.
+    """Multi-head attention whose `seen` [row, query, key] is False for all keys after their query.
 
     Shapes: N query heads in K groups, one to each key's head, of width H.
     """
@@ -68,24 +67,23 @@ def attention(
         seen &= positions[:, :, None] - positions[:, None, :] < module.sliding_window_size
 
     rows, length, groups, width = key.shape
-    heads = module.num_heads // groups  # G, of a group
-    # [E, K, T x G, H]: one product makes the logits of all heads of a group.
-    query = query.reshape(rows, length, groups, heads, width).swapaxes(1, 2).reshape(rows, groups, -1, width)
+    # [E, K, T, G, H]: each key's head, and the query heads G of its group.
+    query = query.reshape(rows, length, groups, -1, width).swapaxes(1, 2)
     key, value = key.swapaxes(1, 2), value.swapaxes(1, 2)
 
-    def block(start: int, stop: int) -> Float[Array, "E K t H"]:
+    def block(start: int, stop: int) -> Float[Array, "E K t G H"]:
         """Of the queries [start, stop)."""
-        logits = query[:, :, start * heads : stop * heads] @ key[:, :, :stop].swapaxes(2, 3)
+        logits = jnp.einsum("EKTGH,EKSH->EKTGS", query[:, :, start:stop], key[:, :, :stop])
         if module.attn_logits_soft_cap is not None:
             logits = jnp.tanh(logits / module.attn_logits_soft_cap) * module.attn_logits_soft_cap
-        here = jnp.repeat(seen[:, None, start:stop, :stop], heads, axis=2)
-        return jax.nn.softmax(jnp.where(here, logits, _NEVER)).astype(value.dtype) @ value[:, :, :stop]
+        here = seen[:, None, start:stop, None, :stop]
+        p = jax.nn.softmax(jnp.where(here, logits, _UNSEEN)).astype(key.dtype)
+        return jnp.einsum("EKTGS,EKSH->EKTGH", p, value[:, :, :stop])
 
     count = min(_BLOCKS, -(-length // _SHORTEST))
     edges = [length * number // count for number in range(count + 1)]
     out = jnp.concatenate([block(*edge) for edge in itertools.pairwise(edges)], axis=2)
-    out = out.reshape(rows, groups, length, heads, width).swapaxes(1, 2)
-    return module.attn_vec_einsum("BTNH,NHD->BTD", out.reshape(rows, length, -1, width))
+    return module.attn_vec_einsum("BTNH,NHD->BTD", out.swapaxes(1, 2).reshape(rows, length, -1, width))
 
 
 def rotation(
@@ -94,7 +92,7 @@ def rotation(
     """Cosines and sines of the angles of rotary position embeddings, for half a head's width."""
     half = (*positions.shape, 1, module.head_dim // 2)
     east = jnp.concatenate([jnp.ones(half), jnp.zeros(half)], axis=-1)
-    turned = apply_rope(
+    turned = gm.math.apply_rope(
         east, positions, base_frequency=module.rope_base_frequency, scale_factor=module.rope_scale_factor
     )
     # subtle: without the barrier XLA on CPUs computes them anew wherever they are read, for every head.
@@ -112,9 +110,17 @@ def rotate(
 
 
 def feed_forward(module: gm.nn.FeedForward, x: Float[Array, "E T D"]) -> Float[Array, "E T D"]:
-    """The gated feed-forward layer without adapters."""
+    """The gated feed-forward layer, with its adapters where it has some."""
     params = module.variables["params"]
+    adapter = lambda name: params.get(f"_LoRAEinsum_{name}", {}).get("lora")
     tokens = x.reshape(-1, x.shape[-1])
     product = "td,fd->tf" if module.transpose_gating_einsum else "td,df->tf"
     gate, up = (jnp.einsum(product, tokens, kernel) for kernel in params["gating_einsum"])
-    return (nn.gelu(gate) * up @ params["linear"]).reshape(x.shape)
+    if lora := adapter("gating_einsum"):
+        low = tokens @ lora["a"]
+        gate, up = gate + low @ lora["b"][:, 0], up + low @ lora["b"][:, 1]
+    hidden = nn.gelu(gate) * up
+    out = hidden @ params["linear"]
+    if lora := adapter("linear"):
+        out += hidden @ lora["a"] @ lora["b"]
+    return out.reshape(x.shape)

@@ -110,7 +110,7 @@ def called(model: nn.Module, name: str | None) -> nn.Module:
     """The same model, but not equal to those of other names; None is the name that it came with.
 
     # subtle: the gemma package jits its models, and flax keeps one trace for all equal ones: under an
-    # interceptor (adapters of some rank, recomputed layers) a model must not equal one without. The name
+    # interceptor (adapters of some rank, layers run otherwise) a model must not equal one without. The name
     # stands in a field that nothing here reads.
     """
     if isinstance(model, gm.nn.LoRA):

@@ -36,7 +36,7 @@ def hidden_states(
     remat: bool = False,
     mesh: Mesh | None = None,
 ) -> Float[Array, "E L D"]:
-    """The final hidden states of whole transcripts; every attempt in one forward pass.
+    """The final hidden states of whole transcripts; every attempt in one forward pass, see `layers`.
 
     Where several transcripts share a row, `episode` says whose each token is; each counts its own positions.
 

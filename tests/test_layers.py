@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 
 import flax.linen as nn
 import jax
@@ -127,7 +128,18 @@ def test_what_no_token_sees_is_not_computed():
     assert 0.6 < operations(True) / operations(False) < 0.65
 
 
-def test_angles_are_computed_once_for_queries_and_keys():
+@pytest.mark.parametrize("name", ["gemma3", "adapters"])
+def test_a_layer_computes_its_angles_once_and_its_halves_apart(name):
+    gemma = MODELS.get(name, GEMMA3)
+    params, episodes = random_params(gemma), tiny.transcripts(3)
+    rows, length = episodes.tokens.shape
+    text = str(jax.make_jaxpr(lambda params: ours(gemma, params, episodes, None))(params))
+    assert text.count(" cos ") == gemma.config.num_layers
+    assert f"[{rows * length},{gemma.config.hidden_dim}]" in text
+    assert f",2,{gemma.config.hidden_dim}]" not in re.sub(r"f32\[3,2,24\]", "", text)  # of an adapter
+
+
+def test_angles_turn_a_head():
     module = gm.nn.Attention(
         num_heads=2, num_kv_heads=1, features=4, head_dim=6, query_pre_attn_scalar=1.0,
         attn_type=gm.nn.AttentionType.GLOBAL, rope_base_frequency=100, rope_scale_factor=2.0,

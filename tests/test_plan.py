@@ -67,6 +67,13 @@ def forward(rows, queries, keys):
     return rows * queries * LAYERS * (kernels + 2 * 2 * HEADS * HEAD * keys)
 
 
+def in_blocks(rows, length):
+    """Of whole transcripts: a block's queries need no keys after it, see `layers.attention`."""
+    count = min(4, -(-length // 32))
+    edges = [length * number // count for number in range(count + 1)]
+    return sum(forward(rows, stop - start, stop) for start, stop in itertools.pairwise(edges))
+
+
 def flops_of(regions, phase):
     return sum(r["runs"] * r["cost"]["flops"] for r in regions if r["phase"] == phase)
 
@@ -74,21 +81,24 @@ def flops_of(regions, phase):
 # --- The programs of a step, compiled here ---
 
 
-@pytest.mark.parametrize("devices", [(1, 1, 1), (8, 1, 1)])
+@pytest.mark.parametrize("devices", [(1, 1, 1), (8, 1, 1), (1, 1, 2), (2, 2, 2)])
 def test_the_update_does_what_arithmetic_says(devices):
     program = traced(devices)["update"]
     found = compile_and_count(program.lowered, PHASES["update"])["regions"]
-    share = int(np.prod(devices))
+    share, tensor = int(np.prod(devices)), devices[-1]
     length, rows = SLOTS.length, 8 * 4
-    half = length // 2  # its queries need no keys of the other one's, see `layers.attention`
-    layers = forward(rows, half, half) + forward(rows, length - half, length)
-    assert flops_of(found, "reference") * share == layers  # its head is counted where the KL is taken
+    reference, update = (flops_of(found, phase) * share for phase in ("reference", "update"))
+    # The single head of keys and values is computed on each of the devices that share the others. Whose
+    # attention's own two products are XLA forgets on CPUs: they are counted with the update.
+    again = (tensor - 1) * rows * length * LAYERS * 2 * WIDTH * 2 * KEYS * HEAD
+    assert reference == forward(rows, length, 0) + again  # its head is counted where the KL is taken
     chunks = -(-(length - 1) // 16) * 16  # positions that predict one
     heads = 2 * rows * chunks * 2 * WIDTH * VOCAB
     # Backward: the gradient by the inputs and by the parameters. The first layer's inputs need none, and
     # neither do the reference's scores; the policy's are made anew.
-    least, most = 3 * layers + heads, 3.2 * layers + 3 * heads
-    assert least < flops_of(found, "update") * share < most
+    layers = in_blocks(rows, length)
+    least, most = 4 * layers + heads, 4.2 * layers + 3 * heads
+    assert least < reference + update - 4 * again < most
 
 
 def test_the_sampler_does_what_arithmetic_says():
@@ -404,7 +414,7 @@ def test_the_small_config_is_planned_for_a_real_slice(tmp_path):
     for stage in found["stages"]:
         flops = {phase["name"]: phase["cost"]["flops"] for phase in stage["phases"]}
         assert list(flops) == ["prefill", "decode", "reference", "update"]
-        assert flops["reference"] == forward(8, slots.length, slots.length)  # 8 episodes on each chip
+        assert flops["reference"] == in_blocks(8, slots.length)  # 8 episodes on each chip
     assert "Compiling the update for v5e:2x2" in done.stderr
 
 
