@@ -88,8 +88,8 @@ def test_the_update_does_what_arithmetic_says(devices):
     share, tensor = int(np.prod(devices)), devices[-1]
     length, rows = SLOTS.length, 8 * 4
     reference, update = (flops_of(found, phase) * share for phase in ("reference", "update"))
-    # The single head of keys and values is computed on each of the devices that share the others. Whose
-    # attention's own two products are XLA forgets on CPUs: they are counted with the update.
+    # The single head of keys and values is computed on each of the devices that share the others. XLA on CPUs
+    # forgets whose attention's own two products are: they are counted with the update.
     again = (tensor - 1) * rows * length * LAYERS * 2 * WIDTH * 2 * KEYS * HEAD
     assert reference == forward(rows, length, 0) + again  # its head is counted where the KL is taken
     chunks = -(-(length - 1) // 16) * 16  # positions that predict one
