@@ -300,10 +300,11 @@ def works_of(load: Workload, sizes: Sizes) -> dict[str, list[Part]]:
     rollout = load.parts * rollout_work(
         sizes, load.slots, load.episodes // load.parts, len(load.prompts) // load.parts
     )
-    update = update_work(sizes, load.slots, load.episodes, trained, reference=load.learner.reference)
+    prompts, reference = load.episodes // load.learner.samples, load.learner.reference
+    update = update_work(sizes, load.slots, load.episodes, prompts, trained, reference=reference)
     return {
         "rollout": rollout,
-        "scoring": scoring_work(sizes, load.slots, load.episodes),
+        "scoring": scoring_work(sizes, load.slots, load.episodes, load.episodes),  # of rows, not problems
         "update": update,
         "step": rollout + update,
     }

@@ -216,6 +216,12 @@ def shares(mesh: Mesh | None) -> int:
     return math.prod(mesh.shape[axis] for axis in ROWS) if mesh else 1
 
 
+def prompt_rows(rows: int, samples: int, mesh: Mesh | None) -> int:
+    """How many of `rows` that are worked on at once share a prompt, which is then computed once: all samples
+    of a problem, or 1 where the devices cannot share out so few prompts evenly."""
+    return 1 if rows % (samples * shares(mesh)) else samples
+
+
 def pmapped(
     fn: Callable,
     *,

@@ -1,115 +1,121 @@
-"""Where the tokens of a batch stand while it is scored and learned from: several episodes share a row.
-
-    rows of a batch       a row of a part
-    ·p11··f22···          p11f22pp1f222···          · = padding
-    pp1···f222··
-
-An update goes through its batch part by part. A part has so many rows as it would have of episodes, each as
-long as a transcript; where attempts end early it has room for more of them, and fewer parts are to be done.
-No token sees another episode's, and the sampled ones' scores are put back to where they came from.
-"""
+"""First fit: as few parts of a batch as its episodes' lengths allow."""
 
 from __future__ import annotations
 
-import flax.struct
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Shaped
+from jaxtyping import Bool, Int
 
-from score_jax.types import PADDING
-
-_EMPTY = -1
-
-
-@flax.struct.dataclass
-class Packing:
-    """What stands where.
-
-    Attributes:
-      places: of each part, row and place in it the token's index in the batch: episode x L + its index in
-        the transcript; -1 where nothing stands.
-      parts: how many of the M parts there are to do; nothing stands in the others.
-    """
-
-    places: Int[Array | np.ndarray, "M R L"]
-    parts: Int[Array | np.ndarray, ""]
+from score_jax.places import EMPTY, Packing, as_it_stands, joined
+from score_jax.types import CONTEXT, PADDING
 
 
-def as_it_stands(episodes: int, length: int, samples: int, parts: int) -> Packing:
-    """Each episode in a row of its own, padding and all.
+def packed(
+    tokens: Int[np.ndarray, "E L"],
+    attempt: Int[np.ndarray, "E L"],
+    samples: int,
+    parts: int,
+    prompt: int = 0,
+) -> Packing:
+    """As few parts as first fit finds, the longest problems first; see `_Part`.
 
     Args:
-      episodes: E, those of a problem together.
-      length: L.
-      samples: K, of each problem; problems stay whole.
-      parts: M. Problems are dealt out, so that each part has some of every device's.
-    """
-    rows = np.arange(episodes * length, dtype=np.int32).reshape(-1, parts, samples, length)
-    return Packing(rows.swapaxes(0, 1).reshape(parts, -1, length), np.array(parts, np.int32))
-
-
-def packed(attempt: Int[np.ndarray, "E L"], samples: int, parts: int) -> Packing:
-    """As few parts as first fit finds, the longest problems first, each episode in the fullest row that has
-    room for it.
-
-    Until a part holds its share of the problems, at least K of its rows are empty, and these have room for
-    any problem: so M parts are always enough.
-
-    Args:
+      tokens: `Episodes.tokens`.
       attempt: `Episodes.attempt`.
       samples: K, of each problem; problems stay whole.
       parts: M, at most. A single one cannot be fewer, and is left as it stands.
+      prompt: S: the prompts' slot without its last place; or 0.
+
+    Raises:
+      ValueError: S is not 0, and the samples of a problem do not begin with the same prompt.
     """
     episodes, length = attempt.shape
+    common = _in_common(tokens, attempt, samples, prompt)
+    index = np.arange(episodes * length, dtype=np.int32).reshape(-1, samples, length)
+    own = (attempt != PADDING).reshape(index.shape) & ~common[:, None]
+    if apart := np.flatnonzero(own[:, :, :prompt].any(axis=(1, 2))).tolist():
+        raise ValueError(
+            f"the episodes of problem {apart[0]} of the batch do not begin with the same prompt; give all "
+            "samples of a problem the same one, or share none: prompt = 0"
+        )
     if parts == 1:
-        return as_it_stands(episodes, length, samples, parts)
-    stands = attempt != PADDING
-    lengths = stands.sum(axis=1).reshape(-1, samples)
-    room = np.full((parts, episodes // parts), length)
-    rows: list[list[list[int]]] = [[[] for _ in part] for part in room]
-    for problem in np.argsort(-lengths.sum(axis=1), kind="stable").tolist():
-        longest_first = np.argsort(-lengths[problem], kind="stable")
-        for part in np.flatnonzero(room.sum(axis=1) >= lengths[problem].sum()).tolist():
-            chosen, left = _fit(lengths[problem, longest_first], room[part])
-            if left is not None:
-                room[part] = left
-                for row, sample in zip(chosen, longest_first.tolist(), strict=True):
-                    rows[part][row].append(problem * samples + sample)
-                break
-    places = np.full((parts, episodes // parts, length), _EMPTY, np.int32)
-    for part, row in np.ndindex(*room.shape):
-        taken = [episode * length + np.flatnonzero(stands[episode]) for episode in rows[part][row]]
-        if taken:
-            places[part, row, : length - room[part, row]] = np.concatenate(taken)
-    done = np.any(places != _EMPTY, axis=(1, 2)).sum()
-    return Packing(places, np.array(done, np.int32))
+        return as_it_stands(episodes, length, samples, parts, prompt)
+    done = [_Part(episodes // parts, length, samples, prompt) for _ in range(parts)]
+    for problem in np.argsort(-own.sum(axis=(1, 2)) - common.sum(axis=1), kind="stable").tolist():
+        longest_first = np.argsort(-own[problem].sum(axis=1), kind="stable")
+        given = [index[problem, sample, own[problem, sample]] for sample in longest_first]
+        first = index[problem, 0, common[problem]]
+        if not any(part.add(first, given) for part in done):
+            raise AssertionError(f"no part has room for problem {problem}")  # see _Part: one always has
+    before, rows, shared = (
+        np.stack([getattr(part, x) for part in done]) for x in ("before", "rows", "common")
+    )
+    return Packing(joined(before, rows, shared, samples), np.array(sum(p.used.any() for p in done), np.int32))
 
 
-def _fit(lengths: np.ndarray, room: np.ndarray) -> tuple[list[int], np.ndarray | None]:
-    """The row that takes each of some episodes, and the room that is left; None where there is too little."""
-    chosen: list[int] = []
-    left = room.copy()
-    for length in lengths.tolist():
-        row = int(np.argmin(np.where(left >= length, left, np.iinfo(left.dtype).max)))
-        if left[row] < length:
-            return chosen, None
-        left[row] -= length
-        chosen.append(row)
-    return chosen, left
+def _in_common(
+    tokens: Int[np.ndarray, "E L"], attempt: Int[np.ndarray, "E L"], samples: int, most: int
+) -> Bool[np.ndarray, "B L"]:
+    """What all samples of a problem begin with, without the last token of their context; at most `most`
+    tokens, where that is not 0."""
+    if samples == 1:
+        return np.zeros(attempt.shape, bool)
+    given, who = (
+        x.reshape(-1, samples, x.shape[1]) for x in (np.where(attempt == PADDING, 0, tokens), attempt)
+    )
+    alike = ((given == given[:, :1]) & (who == who[:, :1]) & (who <= CONTEXT)).all(axis=1)
+    context = np.logical_and.accumulate(alike, axis=1) & (who[:, 0] == CONTEXT)
+    rank = np.cumsum(context, axis=1)
+    return context & (rank < rank[:, -1:]) & (rank <= (most or rank[:, -1:]))
 
 
-def take(x: Shaped[Array | np.ndarray, "E L"], places: Int[Array, "R L"], empty: int) -> Shaped[Array, "R L"]:
-    """What stands at the places of a part; `empty` where nothing does."""
-    return jnp.where(places == _EMPTY, empty, jnp.ravel(x)[places])
+class _Part:
+    """Rows of a part that are filled from the left.
 
+    They are opened K by K, a problem's worth. A problem takes fresh ones where they come with S places for
+    its prompt; else each of its samples goes to the fullest row that has room for it, and for the prompt if
+    that does not stand there yet. So none opens more than K rows, and M parts have room for all.
+    """
 
-def put_back(x: Shaped[Array, "R L"], places: Int[Array, "R L"], episodes: int) -> Shaped[Array, "E L"]:
-    """The inverse of `take`: zeros where an episode, or its padding, stands in no place of the part."""
-    size = episodes * places.shape[-1]
-    where = jnp.where(places == _EMPTY, size, places)
-    return jnp.zeros(size, x.dtype).at[where].set(x, mode="drop").reshape(episodes, -1)
+    def __init__(self, rows: int, length: int, samples: int, prompt: int) -> None:
+        self.before = np.full((rows // samples if prompt else rows, prompt), EMPTY, np.int32)
+        self.rows = np.full((rows, length - prompt), EMPTY, np.int32)
+        self.common = np.zeros(self.rows.shape, bool)
+        self.used = np.zeros(rows, int)
+        self._samples, self._open = samples, 0
 
+    def add(self, first: Int[np.ndarray, "p"], samples: list[Int[np.ndarray, "_"]]) -> bool:
+        """Adds a problem's samples, the longest first, and what they begin with; or nothing, if there is too
+        little room."""
+        fresh = slice(self._open, min(self._open + self._samples, len(self.rows)))
+        price = np.full(fresh.stop, len(first))
+        if self.before.size:
+            price[fresh] = 0
+        chosen = self._fit([len(sample) for sample in samples], price)
+        if max(chosen, default=-1) >= fresh.start:
+            if self.before.size:
+                self.before[fresh.start // self._samples, : len(first)] = first
+            self._open = fresh.stop
+        for row, sample in zip(chosen, samples, strict=False):
+            if price[row]:
+                self._append(row, first, common=True)
+                price[row] = 0
+            self._append(row, sample, common=False)
+        return bool(chosen)
 
-def episode_of(places: Int[Array, "R L"]) -> Int[Array, "R L"]:
-    """Whose token stands at each place; -1 where nothing does."""
-    return places // places.shape[-1]
+    def _fit(self, lengths: list[int], price: Int[np.ndarray, "r"]) -> list[int]:
+        """A row for each, where a prompt has its price; [] where there is too little room."""
+        room, price, chosen = self.rows.shape[1] - self.used[: len(price)], price.copy(), []
+        for length in lengths:
+            fits = np.flatnonzero(room >= length + price)
+            if not len(fits):
+                return []
+            row = int(fits[np.lexsort((room[fits], price[fits]))[0]])
+            room[row] -= length + price[row]
+            price[row] = 0
+            chosen.append(row)
+        return chosen
+
+    def _append(self, row: int, tokens: Int[np.ndarray, "_"], *, common: bool) -> None:
+        places = slice(self.used[row], self.used[row] + len(tokens))
+        self.rows[row, places], self.common[row, places] = tokens, common
+        self.used[row] = places.stop

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from score_jax import model as models
 from score_jax.layers import over_transcripts
 from score_jax.mesh import gathered, keep_rows
+from score_jax.places import Places
 from score_jax.types import CONTEXT, PADDING, Episodes
 
 
@@ -29,16 +30,17 @@ def positions_of(valid: Bool[Array | np.ndarray, "E L"]) -> Int[Array, "E L"]:
 def hidden_states(
     model: nn.Module,
     params: dict,
-    tokens: Int[Array | np.ndarray, "E L"],
-    attempt: Int[Array | np.ndarray, "E L"],
+    tokens: Int[Array | np.ndarray, "Q T"],
+    attempt: Int[Array | np.ndarray, "Q T"],
     *,
-    episode: Int[Array, "E L"] | None = None,
+    places: Places | None = None,
     remat: bool = False,
     mesh: Mesh | None = None,
-) -> Float[Array, "E L D"]:
+) -> Float[Array, "Q T D"]:
     """The final hidden states of whole transcripts; every attempt in one forward pass, see `layers`.
 
-    Where several transcripts share a row, `episode` says whose each token is; each counts its own positions.
+    Where several transcripts share a row, or a prompt, `places` says whose each token is; without it each row
+    is one transcript. Each counts its own positions.
 
     With `remat` the backward pass computes each layer anew and holds what is within one of them alone. On a
     mesh each layer gathers its parameters where it needs them, in the backward pass again.
@@ -46,17 +48,17 @@ def hidden_states(
     attention mask of one row · · p p 1 1 · f 2 2     (· = padding, anywhere)
     a query sees the non-padding tokens of its episode up to itself
     """
+    valid, prompt = jnp.asarray(attempt) != PADDING, places.prompt if places else 0
     causal = jnp.tril(jnp.ones((tokens.shape[1],) * 2, bool))
-    seen = (attempt != PADDING)[:, None, :] & causal[None]
-    if episode is not None:
-        seen &= episode[:, None, :] == episode[:, :, None]
+    seen = places.seen(valid) if places else valid[:, None, :] & causal
     inputs: dict[str, Any] = {
         "positions": jnp.maximum(jnp.sum(seen, axis=-1) - 1, 0),
         "attention_mask": seen,
         "return_hidden_states": True,  # the logits that the model makes beside them are dead code under jit
     }
-    how = f"transcripts, remat {remat}, mesh {mesh and (mesh.shape, mesh.device_ids.tolist())}"
-    with nn.intercept_methods(around_layers(remat, mesh)), nn.intercept_methods(over_transcripts):
+    devices = mesh and (mesh.shape, mesh.device_ids.tolist())
+    how = f"transcripts after {prompt}, remat {remat}, mesh {devices}"
+    with nn.intercept_methods(around_layers(remat, mesh)), nn.intercept_methods(over_transcripts(prompt)):
         out: Any = models.called(model, how).apply({"params": params}, tokens, **inputs)
     return out.hidden_states
 

@@ -19,11 +19,10 @@ from score_jax import model as models
 from score_jax.config import shows_critiques
 from score_jax.config_check import SMALL
 from score_jax.learner import blank_state
-from score_jax.mesh import by_row, check_rows, placed, shares
-from score_jax.packing import as_it_stands
+from score_jax.mesh import by_row, check_rows, placed, prompt_rows, shares
+from score_jax.places import as_it_stands
 from score_jax.released import load_tokenizer
 from score_jax.rl import learner_of
-from score_jax.rollout import prompt_rows
 from score_jax.sampling import sample
 from score_jax.schedule import objective_at
 from score_jax.slots import Slots
@@ -107,7 +106,7 @@ def trace(
         decisive=rows(shape, jnp.float32),
     )
     objective = objective_at(config, stage, 0, stage.beta_2)
-    arrangement = as_it_stands(*shape, learner.samples, learner.micro_batches)
+    arrangement = as_it_stands(*shape, learner.samples, learner.micro_batches, learner.prompt)
     updated = train_step.lower(
         state, frozen, reference, experience, objective, jnp.float32(0), arrangement, learner=learner
     )
@@ -117,7 +116,8 @@ def trace(
     copied = 0 if config.train_dtype == models.without_adapters(model).dtype else trained
     stays = _bytes(state) + _bytes(base) + (0 if reference is base else trained)
     # The compiler spreads the places' rows.
-    arranged = arrangement.parts.nbytes + arrangement.places.nbytes / shares(mesh)
+    spread = sum(x.nbytes for x in jax.tree.leaves(arrangement.places))
+    arranged = arrangement.parts.nbytes + spread / shares(mesh)
     return [
         Traced("rollout", sampled, config.rollout_parts, stays + copied + _bytes(prompted)),
         Traced("update", updated, 1, stays + _bytes(experience) + arranged),

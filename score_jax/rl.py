@@ -14,9 +14,10 @@ from jax.sharding import Mesh
 
 from score_jax import diagnosis, hosts, offline, rollout
 from score_jax import model as models
+from score_jax.layers import share_prompts
 from score_jax.learner import optimizer_of
 from score_jax.log import by_attempt
-from score_jax.mesh import mesh_of, spread
+from score_jax.mesh import mesh_of, prompt_rows, spread
 from score_jax.metrics import summarize
 from score_jax.packing import packed
 from score_jax.rollout import Actor, Graded
@@ -60,7 +61,8 @@ def rl_updater(
             bank,
             step=begin + step,
         )
-        arrangement = packed(hosts.fetch(experience.episodes.attempt), learner.samples, learner.micro_batches)
+        written = hosts.fetch(experience.episodes.tokens), hosts.fetch(experience.episodes.attempt)
+        arrangement = packed(*written, learner.samples, learner.micro_batches, learner.prompt)
         experience = spread(experience, devices)
         given = (frozen, reference, experience, objective)  # to the update, and to its diagnosis
         state, numbers = train_step(state, *given, jnp.float32(rate), arrangement, learner=learner)
@@ -85,11 +87,17 @@ def rl_updater(
 def learner_of(
     config: ml_collections.ConfigDict, stage: ml_collections.ConfigDict, model: nn.Module, mesh: Mesh
 ) -> PolicyLearner:
-    """What a stage's updates fix at compile time."""
+    """What a stage's updates fix at compile time.
+
+    A prompt is scored once for all of its samples, but for its last token, which says what they begin with.
+    """
+    samples = config.samples_per_problem * stage.samples_factor
+    together = prompt_rows(config.problems_per_step * samples // config.micro_batches, samples, mesh)
     return PolicyLearner(
         model=model,
         optimizer=optimizer_of(config),
-        samples=config.samples_per_problem * stage.samples_factor,
+        samples=samples,
+        prompt=config.slots.prompt - 1 if together > 1 and share_prompts(model) else 0,
         kl_estimator=config.kl_estimator,
         decisive_only=config.decisive_only,
         temperature=config.temperature,

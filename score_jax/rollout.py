@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int, Key
 from score_jax import hosts, prompts, sampling
 from score_jax import model as models
 from score_jax.chat import Format
-from score_jax.mesh import shares
+from score_jax.mesh import prompt_rows
 from score_jax.slots import Slots
 from score_jax.task import Task
 from score_jax.types import CONTEXT, Episodes, Experience, Problem
@@ -146,12 +146,6 @@ def row_keys(seed: int, name: str, step: int, rows: int) -> Key[jax.Array, "E"]:
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
     key = jax.random.fold_in(key, step)
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
-
-
-def prompt_rows(rows: int, samples: int, mesh: Mesh | None) -> int:
-    """How many of `rows` that are sampled at once share a prompt, which is then computed once: all samples of
-    a problem, or 1 where the devices cannot share out so few prompts evenly."""
-    return 1 if rows % (samples * shares(mesh)) else samples
 
 
 def roll_out(

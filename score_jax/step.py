@@ -12,13 +12,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from score_jax import model as models
-from score_jax import objectives, packing, policy
+from score_jax import objectives, policy
 from score_jax.attempts import per_attempt
 from score_jax.kl import KLPenalty
 from score_jax.learner import Learner
 from score_jax.losses import PolicyGradientLoss
 from score_jax.mesh import PARTS, keep_layout, keep_rows, keep_whole, over_rows
 from score_jax.objectives import Objective, RewardShaping
+from score_jax.places import Packing, Places, as_it_stands
 from score_jax.types import CONTEXT, PADDING, Episodes, Experience, TrainState
 
 
@@ -34,6 +35,7 @@ class PolicyLearner(Learner):
       decisive_only: see `PolicyGradientLoss`.
       temperature: of the sampler, so that the same distribution is scored.
       reference: whether the reference is run; without it no KL is penalised, nor reported.
+      prompt: S of `places`: so many tokens are scored once for all samples of a problem; 0: for each.
     """
 
     samples: int
@@ -41,6 +43,7 @@ class PolicyLearner(Learner):
     decisive_only: bool = False
     temperature: float = 1.0
     reference: bool = True
+    prompt: int = 0
 
 
 def rl_loss(
@@ -50,11 +53,11 @@ def rl_loss(
     experience: Experience,
     objective: Objective,
     learner: PolicyLearner,
-    places: Int[Array, "R L"] | None = None,
+    places: Places | None = None,
 ) -> tuple[Float[Array, ""], policy.TokenScores]:
     """The summed loss of some whole problems' episodes, and what was scored (the KL of 'k1' token by token).
 
-    `places`, see `packing.Packing`, says which episodes those are; None: all, each in a row of its own.
+    `places` says which episodes those are; None: all, each in a row of its own.
     """
     scores, ref_logp, attempt = _score(trainable, frozen, ref_params, experience.episodes, learner, places)
     on_rows = functools.partial(over_rows, mesh=learner.mesh)
@@ -78,7 +81,7 @@ def _score(
     ref_params: dict,
     episodes: Episodes,
     learner: PolicyLearner,
-    places: Int[Array, "R L"] | None,
+    places: Places | None,
 ) -> tuple[policy.TokenScores, Float[Array | np.ndarray, "E L"], Int[Array, "E L"]]:
     """The policy's scores of the episodes in `places`, the reference's log-probabilities of their tokens, and
     whose tokens they are; those of all other episodes count for nothing.
@@ -86,20 +89,23 @@ def _score(
     Without a reference the sampler's log-probabilities stand for its: every weight of a KL is 0 then.
     """
     if places is None:
-        places = jnp.arange(episodes.tokens.size, dtype=jnp.int32).reshape(episodes.tokens.shape)
-    tokens = packing.take(episodes.tokens, places, 0)
-    attempt = packing.take(episodes.attempt, places, PADDING)
-    rows = keep_rows(Episodes(tokens, attempt, jnp.zeros(tokens.shape, jnp.float32)), learner.mesh)
-    put_back = lambda x: packing.put_back(x, places, len(episodes.tokens))
+        count, length = episodes.tokens.shape
+        places = as_it_stands(count, length, learner.samples, 1).places.part(0)
+    taken = places.take(episodes.tokens, 0), places.take(episodes.attempt, PADDING)
+    tokens, attempt = keep_rows(taken, learner.mesh)
+    rows = Episodes(*map(places.rows, (tokens, attempt, jnp.zeros(tokens.shape, jnp.float32))))
+    put_back = lambda x: places.put_back(x, len(episodes.tokens))
     head = lambda params: policy.head_of(learner.model, params, learner.temperature, mesh=learner.mesh)
-    hidden = lambda params: policy.hidden_states(
-        models.for_params(learner.model, params),
-        params,
-        rows.tokens,
-        rows.attempt,
-        episode=packing.episode_of(places),
-        remat=learner.remat,
-        mesh=learner.mesh,
+    hidden = lambda params: places.rows(
+        policy.hidden_states(
+            models.for_params(learner.model, params),
+            params,
+            tokens,
+            attempt,
+            places=places,
+            remat=learner.remat,
+            mesh=learner.mesh,
+        )
     )
     score = lambda params, **reference: jax.tree.map(
         put_back,
@@ -113,7 +119,7 @@ def _score(
             ref_logp = score(ref_params).logp
     params = models.join(learner.model, frozen, trainable)
     scores = score(params, reference=jax.lax.stop_gradient(reference))
-    here = put_back(jnp.ones(places.shape, bool))
+    here = put_back(jnp.ones(rows.tokens.shape, bool))
     return scores, ref_logp, jnp.where(here, episodes.attempt, PADDING)
 
 
@@ -134,7 +140,7 @@ def train_step(
     experience: Experience,
     objective: Objective,
     learning_rate: Float[Array, ""],
-    arrangement: packing.Packing | None = None,
+    arrangement: Packing | None = None,
     *,
     learner: PolicyLearner,
 ) -> tuple[TrainState, dict[str, Array]]:
@@ -166,15 +172,15 @@ def train_step(
             f"{count // learner.samples} problems of a batch"
         )
     if arrangement is None:
-        arrangement = packing.as_it_stands(count, length, learner.samples, learner.micro_batches)
-    places = keep_rows(jnp.asarray(arrangement.places), learner.mesh, PARTS)
+        arrangement = as_it_stands(count, length, learner.samples, learner.micro_batches)
+    places = keep_rows(jax.tree.map(jnp.asarray, arrangement.places), learner.mesh, PARTS)
     nothing = jnp.zeros((count, length), jnp.float32)
     start = jax.tree.map(jnp.zeros_like, state.params), jnp.float32(0), policy.TokenScores(*[nothing] * 3)
 
     def accumulate(done: tuple[Array, Any]) -> tuple[Array, Any]:
         part, (grads, loss, scores) = done
         (more_loss, more_scores), more = jax.value_and_grad(rl_loss, has_aux=True)(
-            state.params, frozen, ref_params, experience, objective, learner, places[part]
+            state.params, frozen, ref_params, experience, objective, learner, places.part(part)
         )
         grads = keep_layout(jax.tree.map(jnp.add, grads, more), learner.mesh)
         scores = keep_rows(jax.tree.map(jnp.add, scores, more_scores), learner.mesh)

@@ -21,7 +21,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -91,14 +91,14 @@ class Sizes:
         tokens = 2 * (self.kernels + self.adapters) * (stop - start)
         return float(tokens + self.pair * self.pairs(start, stop) + 2 * self.table * scored)
 
-    def backward(self, stop: int, scored: int) -> float:
-        """Operations of the backward pass of a row's first `stop` tokens."""
-        attention = 2 * self.pair * self.pairs(0, stop)
+    def backward(self, start: int, stop: int, scored: int) -> float:
+        """Operations of the backward pass of the same."""
+        attention = 2 * self.pair * self.pairs(start, stop)
         # Beside adapters the kernels and the table are frozen, and nothing before the first layer is trained.
         if self.adapters:
             kernels = 2 * (self.kernels - self.inputs) + 4 * self.adapters
-            return float(kernels * stop + attention + 2 * self.table * scored)
-        return float(4 * self.kernels * stop + attention + 4 * self.table * scored)
+            return float(kernels * (stop - start) + attention + 2 * self.table * scored)
+        return float(4 * self.kernels * (stop - start) + attention + 4 * self.table * scored)
 
     def cache(self, start: int, stop: int) -> int:
         """Bytes of a row's cache that are read and written when its tokens [start, stop) are fed at once."""
@@ -166,13 +166,20 @@ def rollout_work(sizes: Sizes, slots: Slots, rows: int, prompts: int) -> list[Pa
     return parts
 
 
-def scoring_work(sizes: Sizes, slots: Slots, rows: int, name: str = "forward") -> list[Part]:
-    """Log-probabilities of all sampled tokens in one forward pass."""
-    return [Part(name, Cost(rows * sizes.forward(0, slots.length - 1, sampled(slots)), sizes.bytes))]
+def scoring_work(sizes: Sizes, slots: Slots, rows: int, prompts: int, name: str = "forward") -> list[Part]:
+    """Log-probabilities of all that is sampled in `rows` episodes, which have so many `prompts`."""
+    return [Part(name, Cost(_over_all(sizes.forward, slots, rows, prompts), sizes.bytes))]
+
+
+def _over_all(pass_: Callable[[int, int, int], float], slots: Slots, rows: int, prompts: int) -> float:
+    """Operations of a pass over all that rows have of their own, and once over each of their prompts, whose
+    last token gives the logits of all first tokens."""
+    own = pass_(slots.prompt, slots.length - 1, sampled(slots) - 1)
+    return rows * own + prompts * pass_(0, slots.prompt, 1)
 
 
 def update_work(
-    sizes: Sizes, slots: Slots, rows: int, itemsize: int, *, reference: bool = True
+    sizes: Sizes, slots: Slots, rows: int, prompts: int, itemsize: int, *, reference: bool = True
 ) -> list[Part]:
     """One update: the reference's forward pass, the policy's, the backward pass, Adam.
 
@@ -180,14 +187,15 @@ def update_work(
       sizes: the model's.
       slots: the layout of the transcripts.
       rows: episodes.
+      prompts: how many these have.
       itemsize: bytes of a number of what is trained, its gradient and its moments.
       reference: whether a KL is asked for, and so the reference.
     """
     frozen = dataclasses.replace(sizes, adapters=0)
-    backward = rows * sizes.backward(slots.length - 1, sampled(slots))
+    backward = _over_all(sizes.backward, slots, rows, prompts)
     return [
-        *(scoring_work(frozen, slots, rows, "reference") if reference else ()),
-        *scoring_work(sizes, slots, rows),
+        *(scoring_work(frozen, slots, rows, prompts, "reference") if reference else ()),
+        *scoring_work(sizes, slots, rows, prompts),
         Part("backward", Cost(backward, sizes.bytes)),
         Part("optimizer", Cost(0.0, 8.0 * itemsize * sizes.trained)),
     ]

@@ -17,12 +17,12 @@ from jaxtyping import Int
 from score_jax import model as models
 from score_jax import policy
 from score_jax.config_check import SUPERVISED
-from score_jax.mesh import make_mesh, place, spread
+from score_jax.mesh import make_mesh, place, prompt_rows, spread
 from score_jax.objectives import Objective
 from score_jax.packing import packed
 from score_jax.programs import model_of
 from score_jax.rl import learner_of
-from score_jax.rollout import prompt_rows, row_keys
+from score_jax.rollout import row_keys
 from score_jax.sampling import sample_in_parts
 from score_jax.schedule import objective_at
 from score_jax.slots import Slots
@@ -102,7 +102,8 @@ class Workload:
 
     def update(self, experience: Experience) -> dict[str, Any]:
         """One update of `state`; returns its metrics."""
-        attempt = np.asarray(experience.episodes.attempt)
+        tokens, attempt = np.asarray(experience.episodes.tokens), np.asarray(experience.episodes.attempt)
+        learner = self.learner
         self.state, metrics = train_step(
             self.state,
             models.frozen_of(self.model, self.base),
@@ -110,8 +111,8 @@ class Workload:
             experience,
             self.objective,
             jnp.float32(1e-6),
-            packed(attempt, self.learner.samples, self.learner.micro_batches),
-            learner=self.learner,
+            packed(tokens, attempt, learner.samples, learner.micro_batches, learner.prompt),
+            learner=learner,
         )
         return metrics
 

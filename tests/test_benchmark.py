@@ -171,7 +171,7 @@ def test_a_step_trains_on_what_was_sampled(load):
 def test_the_update_s_work_is_that_of_all_episodes(load):
     sizes = sizes_of(load.model)
     work = works_of(load, sizes)["update"]
-    assert work == update_work(sizes, load.slots, 4, 4)
+    assert work == update_work(sizes, load.slots, 4, 2, 4)
     assert work[-1].cost.memory == 8 * sum(leaf.nbytes for leaf in jax.tree.leaves(load.state.params))
 
 

@@ -23,8 +23,8 @@ rewards.sandbox.layers  rewards.sandbox.canaries
 rewards.sandbox.zygote  rewards.sandbox.worker
 rewards.sandbox.pool
 rewards.sandbox.check
-attempts  instructions  packing
-objectives  kl  losses
+attempts  instructions  places
+objectives  kl  losses  packing
 metrics  paper_tables  alarms  config_fields
 charts  run  estimates  study_file
 report  figures  sweep_file  dataset

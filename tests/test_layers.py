@@ -13,8 +13,10 @@ import tiny
 from gemma import gm
 
 from score_jax import layers, model, policy
+from score_jax.packing import packed
+from score_jax.places import Places, as_it_stands
 from score_jax.slots import Slots
-from score_jax.types import PADDING, Episodes
+from score_jax.types import CONTEXT, PADDING, Episodes
 
 GEMMA3 = tiny.FAMILIES["gemma3"]
 SHAPES = {
@@ -65,7 +67,11 @@ def value_and_grads(states, gemma, params, episodes, episode):
 
 
 def ours(gemma, params, episodes, episode):
-    return policy.hidden_states(gemma, params, episodes.tokens, episodes.attempt, episode=episode)
+    places, length = None, episodes.tokens.shape[1]
+    if episode is not None:
+        index = jnp.where(episode < 0, -1, episode * length + jnp.arange(length))
+        places = Places(index, jnp.zeros(index.shape, bool), samples=1, length=length, prompt=0)
+    return policy.hidden_states(gemma, params, episodes.tokens, episodes.attempt, places=places)
 
 
 def assert_alike(gemma, episodes, episode=None):
@@ -96,6 +102,48 @@ def test_rows_of_any_length_and_of_several_episodes(length):
     assert_alike(GEMMA3, rows, jnp.array(episode))
 
 
+@pytest.mark.parametrize("full", [True, False], ids=["as it stands", "packed"])
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "gemma4"])
+def test_samples_that_share_a_prompt_have_the_states_that_they_have_alone(name, full):
+    """The states of what was sampled, and the gradient of a cubic of them: three samples of two problems."""
+    gemma, slots = MODELS[name], Slots(prompt=40, attempt=30, instruction=(7, 8, 9), attempts=2)
+    params, episodes = random_params(gemma), tiny.transcripts(6, slots)
+    wide = lambda x, empty: jnp.pad(x, ((0, 0), (0, 60)), constant_values=empty)  # room for both in one part
+    one = lambda x: x.at[:, :40].set(jnp.repeat(x[::3, :40], 3, axis=0))
+    tokens, attempt = wide(one(episodes.tokens), tiny.PAD), wide(one(episodes.attempt), PADDING)
+    written = np.asarray(tokens), np.asarray(attempt)
+    arrangement = as_it_stands(*tokens.shape, 3, 1, 39) if full else packed(*written, 3, 2, 39)
+    assert arrangement.parts == 1 and layers.share_prompts(gemma)
+    places = arrangement.places.part(0)
+
+    def states(params, alone):
+        if alone:
+            return gemmas_own(gemma, params, Episodes(tokens, attempt, wide(episodes.logp, 0.0)), None)
+        there = places.take(attempt, PADDING)
+        return policy.hidden_states(gemma, params, places.take(tokens, 0), there, places=places)
+
+    sampled = written[1] > CONTEXT
+    rows = np.asarray(places.rows(jnp.asarray(places.tokens)))
+    at = {int(token): where for where, token in np.ndenumerate(rows)}
+    where = tuple(zip(*(at[token] for token in np.flatnonzero(sampled)), strict=True))
+
+    def loss(params, alone):
+        found = states(params, alone)
+        found = found[sampled] if alone else places.rows(found)[where]
+        return jnp.sum(found**3), found
+
+    both = (jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)(params, alone) for alone in (True, False))
+    (grads, expected), (more_grads, found) = both
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    for one, two in zip(*map(jax.tree.leaves, (grads, more_grads)), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5 * float(jnp.abs(two).max()) + 1e-6)
+
+
+def test_gemma_4_shares_no_prompts():
+    assert not layers.share_prompts(tiny.gemma4())
+    assert not layers.share_prompts(gm.nn.Gemma3n_E4B())
+
+
 def test_in_bfloat16_they_are_rounded_alike():
     gemma = GEMMA3.clone(dtype=jnp.bfloat16)
     params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), random_params(gemma))
@@ -120,7 +168,7 @@ def test_what_no_token_sees_is_not_computed():
     params = module.init(jax.random.key(0), x, positions, None, seen)
 
     def loss(params, here):
-        with nn.intercept_methods(layers.over_transcripts) if here else contextlib.nullcontext():
+        with nn.intercept_methods(layers.over_transcripts()) if here else contextlib.nullcontext():
             return jnp.sum(module.apply(params, x, positions, None, seen)[1])
 
     step = jax.jit(jax.grad(loss), static_argnums=1)

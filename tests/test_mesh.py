@@ -22,6 +22,7 @@ from score_jax.mesh import (
     mesh_of,
     over_rows,
     pmapped,
+    prompt_rows,
 )
 from score_jax.model import shapes_of
 from score_jax.objectives import RewardShaping
@@ -162,3 +163,11 @@ def test_rows_that_do_not_share_out_are_refused_with_the_field():
     message = "config.evaluate.batch gives 12 rows, which 8 shares .* make it a multiple of 8"
     with pytest.raises(ValueError, match=message):
         check_rows(12, tiny.mesh(2, 4), "config.evaluate.batch")
+
+
+@pytest.mark.parametrize(
+    ("rows", "samples", "sizes", "shared"),
+    [(16, 4, None, 4), (16, 1, None, 1), (16, 4, (4, 1, 1), 4), (16, 4, (8, 1, 1), 1), (6, 4, None, 1)],
+)
+def test_samples_share_a_prompt_where_it_can_be_shared_out(rows, samples, sizes, shared):
+    assert prompt_rows(rows, samples, sizes and tiny.mesh(*sizes)) == shared

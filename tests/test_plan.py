@@ -67,11 +67,11 @@ def forward(rows, queries, keys):
     return rows * queries * LAYERS * (kernels + 2 * 2 * HEADS * HEAD * keys)
 
 
-def in_blocks(rows, length):
-    """Of whole transcripts: a block's queries need no keys after it, see `layers.attention`."""
+def in_blocks(rows, length, before=0):
+    """Of transcripts after so many tokens: a block's queries need no keys behind it (`layers.attention`)."""
     count = min(4, -(-length // 32))
     edges = [length * number // count for number in range(count + 1)]
-    return sum(forward(rows, stop - start, stop) for start, stop in itertools.pairwise(edges))
+    return sum(forward(rows, stop - start, before + stop) for start, stop in itertools.pairwise(edges))
 
 
 def flops_of(regions, phase):
@@ -86,17 +86,19 @@ def test_the_update_does_what_arithmetic_says(devices):
     program = traced(devices)["update"]
     found = compile_and_count(program.lowered, PHASES["update"])["regions"]
     share, tensor = int(np.prod(devices)), devices[-1]
-    length, rows = SLOTS.length, 8 * 4
+    prompts, rows, shared = 8, 8 * 4, SLOTS.prompt - 1
+    length = SLOTS.length - shared  # what a prompt's four samples have of their own
     reference, update = (flops_of(found, phase) * share for phase in ("reference", "update"))
     # The single head of keys and values is computed on each of the devices that share the others. XLA on CPUs
     # forgets whose attention's own two products are: they are counted with the update.
-    again = (tensor - 1) * rows * length * LAYERS * 2 * WIDTH * 2 * KEYS * HEAD
-    assert reference == forward(rows, length, 0) + again  # its head is counted where the KL is taken
+    tokens = prompts * shared + rows * length
+    again = (tensor - 1) * tokens * LAYERS * 2 * WIDTH * 2 * KEYS * HEAD
+    assert reference == forward(1, tokens, 0) + again  # its head is counted where the KL is taken
     chunks = -(-(length - 1) // 16) * 16  # positions that predict one
     heads = 2 * rows * chunks * 2 * WIDTH * VOCAB
     # Backward: the gradient by the inputs and by the parameters. The first layer's inputs need none, and
     # neither do the reference's scores; the policy's are made anew.
-    layers = in_blocks(rows, length)
+    layers = in_blocks(prompts, shared) + in_blocks(rows, length, shared)
     least, most = 4 * layers + heads, 4.2 * layers + 3 * heads
     assert least < reference + update - 4 * again < most
 

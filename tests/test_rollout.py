@@ -41,14 +41,6 @@ def test_a_rows_key_does_not_depend_on_how_many_rows_there_are():
     assert data(row_keys(3, "evaluate", 5, 4)) == data(row_keys(3, "evaluate", 5, 64))[:4]
 
 
-@pytest.mark.parametrize(
-    ("rows", "samples", "sizes", "shared"),
-    [(16, 4, None, 4), (16, 1, None, 1), (16, 4, (4, 1, 1), 4), (16, 4, (8, 1, 1), 1), (6, 4, None, 1)],
-)
-def test_samples_share_a_prompt_where_it_can_be_shared_out(rows, samples, sizes, shared):
-    assert rollout.prompt_rows(rows, samples, sizes and tiny.mesh(*sizes)) == shared
-
-
 # Each attempt: its text, whether it ends by itself, and what the host should make of it.
 ANSWERED = "Final Answer: The final answer is $"
 ATTEMPTS = [

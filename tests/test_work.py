@@ -117,17 +117,27 @@ def test_a_prompt_is_computed_once_for_all_of_its_samples(name):
 
 
 @pytest.mark.parametrize("name", SLOTS)
+def test_an_update_learns_from_a_prompt_once_for_all_of_its_samples(name):
+    slots, sizes = SLOTS[name], sizes_of(tiny.model())
+    apart, together = (update_work(sizes, slots, rows=6, prompts=count, itemsize=4) for count in (6, 2))
+    saved = sum(walk(slots, 4, np.arange(slots.length) < slots.prompt))
+    differ = [one.cost.flops - two.cost.flops for one, two in zip(apart, together, strict=True)]
+    assert differ == [saved, saved, 2 * saved, 0]
+    assert [part.cost.memory for part in apart] == [part.cost.memory for part in together]
+
+
+@pytest.mark.parametrize("name", SLOTS)
 def test_scoring_makes_logits_of_what_was_sampled_alone(name):
     slots = SLOTS[name]
     scored = np.arange(slots.length) < slots.length - 1
-    (part,) = scoring_work(sizes_of(tiny.model()), slots, rows=3)
+    (part,) = scoring_work(sizes_of(tiny.model()), slots, rows=3, prompts=3)
     assert part.cost.flops == sum(walk(slots, 3, scored))
     assert sampled(slots) == writer(slots).sum()
 
 
 def test_an_update_is_two_forward_passes_a_backward_pass_and_adam():
     slots, sizes = SLOTS["two"], sizes_of(tiny.model())
-    parts = update_work(sizes, slots, rows=3, itemsize=4)
+    parts = update_work(sizes, slots, rows=3, prompts=3, itemsize=4)
     forward = sum(walk(slots, 3, np.arange(slots.length) < slots.length - 1))
     assert [part.name for part in parts] == ["reference", "forward", "backward", "optimizer"]
     assert [part.cost.flops for part in parts] == [forward, forward, 2 * forward, 0]
@@ -144,7 +154,7 @@ def test_of_a_frozen_model_the_backward_pass_needs_the_inputs_gradients_alone():
     pairs = ((WIDTH, heads), (WIDTH, 2 * KEYS * HEAD), (heads, WIDTH), (WIDTH, 2 * HIDDEN), (HIDDEN, WIDTH))
     assert sizes.adapters == sizes.trained == 2 * sum(2 * (a + b) for a, b in pairs)
     assert (sizes.kernels, sizes.table) == (bare.kernels, bare.table)
-    parts = {part.name: part.cost for part in update_work(sizes, slots, rows=3, itemsize=4)}
+    parts = {part.name: part.cost for part in update_work(sizes, slots, rows=3, prompts=3, itemsize=4)}
     places = slots.length - 1
     kernels, attention, logits = walk(slots, 3, np.arange(slots.length) < places)
     adapters = 2 * sizes.adapters * 3 * places
@@ -208,7 +218,7 @@ def test_no_program_does_with_less(shapes_for_arrays, rank, estimator, most):
     sizes = sizes_of(model)
     needed = {
         "rollout": rollout_work(sizes, slots, rows=16, prompts=4),
-        "update": update_work(sizes, slots, rows=16, itemsize=4),
+        "update": update_work(sizes, slots, rows=16, prompts=4, itemsize=4),
     }
     for name in most:
         found = compile_and_count(programs[name].lowered, PHASES[name])["regions"]
