@@ -13,11 +13,13 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from jaxtyping import Int
 
 from score_jax.efficiency import Phase, phases_of
 from score_jax.machine import Rates, device_name, measured_rates, peak_memory
 from score_jax.model import without_adapters
 from score_jax.peers import Ours, Peer, Side, side_by_side
+from score_jax.places import Grid, as_it_stands
 from score_jax.rewards.cores import cores
 from score_jax.timing import Timing, timed
 from score_jax.types import CONTEXT, PADDING
@@ -47,7 +49,7 @@ class Ragged:
     Attributes:
       mean_length: of the attempts, geometrically distributed, before they are cut at their slot: as a share.
       sampled: share of the attempts' slots that is sampled.
-      stands: share of the transcripts' places where something stands.
+      stands: share of the places that an update of full slots goes through where something stands.
       seconds: of rollout, update and step.
       over: the step's time over that of its tokens without padding: `sampled` of a rollout of full slots, and
         `stands` of an update of full ones.
@@ -208,9 +210,16 @@ def ragged_of(
     seconds = timings_of(load, first_step(load), repeats, say, ("rollout", "update", "step"))
     attempt = np.asarray(load.rollout(load.params()).attempt)
     sampled_share = float((attempt > CONTEXT).sum() / (len(attempt) * sampled(load.slots)))
-    stands = float((attempt != PADDING).mean())
+    stands = stands_in(attempt, load.learner.grid)
     least = sampled_share * full["rollout"].median + stands * full["update"].median
     return Ragged(mean_length, sampled_share, stands, seconds, seconds["step"].median / least)
+
+
+def stands_in(attempt: Int[np.ndarray, "E L"], grid: Grid) -> float:
+    """The share of the places of full slots, what samples have in common once, where something stands."""
+    episodes, length = attempt.shape
+    index = as_it_stands(episodes, length, grid).places.tokens
+    return float((attempt.ravel()[index] != PADDING).mean())
 
 
 def beside(

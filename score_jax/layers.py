@@ -64,22 +64,22 @@ def share_prompts(model: nn.Module) -> bool:
 
 def attention(
     module: gm.nn.Attention,
-    x: Float[Array, "Q T D"],
-    positions: Int[Array, "Q T"],
-    seen: Bool[Array, "Q T W"],
+    x: Float[Array, "Q U D"],
+    positions: Int[Array, "Q U"],
+    seen: Bool[Array, "Q U L"],
     prompt: int = 0,
-) -> Float[Array, "Q T D"]:
-    """Multi-head attention over rows as `places` has them: S tokens, then transcripts of C that go on after
-    them, with W = S + C. Those of the S see each other alone.
+) -> Float[Array, "Q U D"]:
+    """Multi-head attention over groups as `places` has them: S tokens, which see each other alone, then rows
+    that go on after them.
 
-    Shapes: N query heads in K groups, one to each key's head, of width H.
+    Shapes, beside those of `places`: N query heads of width H.
 
     Args:
       module: has the parameters.
       x: the layer's input.
       positions: of the tokens.
-      seen: of which keys, False for all after their query: the S, and those of the query's own transcript.
-      prompt: S; 0: each row is a transcript.
+      seen: of which keys, False for all after their query: the S, and those of the query's own row.
+      prompt: S.
     """
     if module.use_qkv_einsum:
         query, key, value = module.qkv_einsum("BTD,SNDH->SBTNH", x)
@@ -110,6 +110,8 @@ def _attend(
     seen: Bool[Array, "E T S"],
 ) -> Float[Array, "E T N H"]:
     """What queries, at the last T of S places, read from the keys that they see.
+
+    Shapes: N query heads in K groups, one to each key's head, of width H.
 
     Args:
       module: says how.

@@ -216,10 +216,11 @@ def shares(mesh: Mesh | None) -> int:
     return math.prod(mesh.shape[axis] for axis in ROWS) if mesh else 1
 
 
-def prompt_rows(rows: int, samples: int, mesh: Mesh | None) -> int:
+def prompt_rows(rows: int, samples: int, count: int) -> int:
     """How many of `rows` that are worked on at once share a prompt, which is then computed once: all samples
-    of a problem, or 1 where the devices cannot share out so few prompts evenly."""
-    return 1 if rows % (samples * shares(mesh)) else samples
+    of a problem, or so many that `count` shares of a mesh can divide the prompts evenly, down to 1."""
+    fits = lambda together: not samples % together and not rows % (together * count)
+    return next(filter(fits, range(samples, 1, -1)), 1)
 
 
 def pmapped(

@@ -1,21 +1,22 @@
 """Where the tokens of a batch stand while it is scored and learned from: several episodes share a row.
 
-    rows of a batch          a row of a part: what a problem's samples have in common, then a row for each
-    ·pp11··f22···            p  p11f22qq2f2··        · = padding
-    ·pp1···f2····               p1f2···q3f33··       (q: another problem's)
+    rows of a batch     a group of a part: what samples have in common (S = 2), then rows of O = 11
+    ·pp11··f22···       p·  p11f22p1f2·
+    ·pp1···f2····           qq1f22q1f2·      · = padding; q: another problem's, its prompt once more
 
 An update goes through its batch part by part. A part has room for its share of the problems; where attempts
 end early it has room for more of them, and fewer parts are to be done. What all samples of a problem begin
-with is computed once for all those in a row; its last token stands with each of them, as it says what their
-first sampled one is. A token sees its own episode and no other's. The sampled ones' scores are put back to
-where they came from.
+with is computed once for all those in a group or a row; its last token stands with each of them, as it says
+what their first sampled one is. A token sees its own episode and no other's. The sampled ones' scores are put
+back to where they came from.
 
-Letters beside those of `types`: M parts, each of Q rows of T = S + G C places. At the first S stands what the
-samples of one problem have in common, then G rows of C = L - S follow it. R = Q G; W = S + C is all that a
-token may see.
+Letters beside those of `types`: M parts, each of Q groups of U = S + G O places. At the first S stands what
+the samples of one problem have in common; G rows of O = L - S places follow, R = Q G in all.
 """
 
 from __future__ import annotations
+
+import dataclasses
 
 import flax.struct
 import jax
@@ -24,6 +25,24 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, Shaped
 
 EMPTY = -1  # in `Places.tokens`
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """How a batch is cut.
+
+    Attributes:
+      samples: K, of each problem; problems stay whole, and their episodes stand together.
+      parts: M. Problems are dealt out, so that each part has some of every device's.
+      prompt: S, the places with which all samples of a problem begin: the prompts' slot without its last one;
+        0: nothing stands before the rows.
+      group: G, a divisor of K: so many samples share those.
+    """
+
+    samples: int
+    parts: int = 1
+    prompt: int = 0
+    group: int = 1
 
 
 @flax.struct.dataclass
@@ -39,8 +58,8 @@ class Places:
       prompt: S.
     """
 
-    tokens: Int[Array | np.ndarray, "*M Q T"]
-    common: Bool[Array | np.ndarray, "*M Q T"]
+    tokens: Int[Array | np.ndarray, "*M Q U"]
+    common: Bool[Array | np.ndarray, "*M Q U"]
     samples: int = flax.struct.field(pytree_node=False)
     length: int = flax.struct.field(pytree_node=False)
     prompt: int = flax.struct.field(pytree_node=False)
@@ -49,31 +68,35 @@ class Places:
         """One of all parts."""
         return jax.tree.map(lambda x: x[number], self)
 
-    def take(self, x: Shaped[Array | np.ndarray, "E L"], empty: int) -> Shaped[Array, "Q T"]:
+    def take(self, x: Shaped[Array | np.ndarray, "E L"], empty: int) -> Shaped[Array, "Q U"]:
         """What stands at the places of a part; `empty` where nothing does."""
         return jnp.where(self.tokens == EMPTY, empty, jnp.ravel(x)[self.tokens])
 
-    def rows(self, x: Shaped[Array, "Q T *D"]) -> Shaped[Array, "R C *D"]:
-        """The places of a part in which samples stand, each row for itself."""
+    def rows(self, x: Shaped[Array, "Q U *D"]) -> Shaped[Array, "R O *D"]:
+        """Of what stands in a part's places, that of the rows."""
         return x[:, self.prompt :].reshape(-1, self.length - self.prompt, *x.shape[2:])
 
-    def put_back(self, x: Shaped[Array, "R C"], episodes: int) -> Shaped[Array, "E L"]:
-        """The inverse of `take`, for `rows` alone: zeros where an episode stands in none of them."""
+    def put_back(self, x: Shaped[Array, "R O"], episodes: int) -> Shaped[Array, "E L"]:
+        """The inverse of `take`, for `rows` alone: zeros where an episode stands in none of them.
+
+        What samples have in common may stand in several rows. It is not defined which one's comes back: they
+        are to be alike, as are the scores of all that was not sampled, 0.
+        """
         size, tokens = episodes * self.length, self.rows(jnp.asarray(self.tokens))
         where = jnp.where(tokens == EMPTY, size, tokens)
         return jnp.zeros(size, x.dtype).at[where].set(x, mode="drop").reshape(episodes, -1)
 
-    def seen(self, valid: Bool[Array, "Q T"]) -> Bool[Array, "Q T W"]:
+    def seen(self, valid: Bool[Array, "Q U"]) -> Bool[Array, "Q U L"]:
         """What each token of a part sees of the S places before its rows, and of its own row; `valid` is
         False for padding, which nobody sees."""
         every = (jnp.asarray(self.tokens) // self.length, jnp.asarray(self.common), valid)
         before, rows = [x[:, : self.prompt] for x in every], [self.rows(x) for x in every]
-        each = len(rows[0]) // len(valid)
-        repeated = [jnp.repeat(x, each, axis=0) for x in before]
+        group = len(rows[0]) // len(valid)
+        repeated = [jnp.repeat(x, group, axis=0) for x in before]
         in_rows = self._seen(rows, [jnp.concatenate(both, 1) for both in zip(repeated, rows, strict=True)])
-        width = in_rows.shape[-1]
-        in_before = jnp.pad(self._seen(before, before), ((0, 0), (0, 0), (0, width - self.prompt)))
-        return jnp.concatenate([in_before, in_rows.reshape(len(valid), -1, width)], axis=1)
+        rest = self.length - self.prompt
+        in_before = jnp.pad(self._seen(before, before), ((0, 0), (0, 0), (0, rest)))
+        return jnp.concatenate([in_before, in_rows.reshape(len(valid), -1, self.length)], axis=1)
 
     def _seen(self, queries: list[Array], keys: list[Array]) -> Bool[Array, "R q k"]:
         """The same of rows whose queries are the last of their keys; of each: episode, common, valid."""
@@ -85,7 +108,7 @@ class Places:
 
 
 @flax.struct.dataclass
-class Packing:
+class Arrangement:
     """A batch in parts.
 
     Attributes:
@@ -97,30 +120,25 @@ class Packing:
     parts: Int[Array | np.ndarray, ""]
 
 
-def as_it_stands(episodes: int, length: int, samples: int, parts: int, prompt: int = 0) -> Packing:
-    """Each episode in a row of its own, padding and all.
-
-    Args:
-      episodes: E, those of a problem together.
-      length: L.
-      samples: K, of each problem; problems stay whole.
-      parts: M. Problems are dealt out, so that each part has some of every device's.
-      prompt: S, the places with which all samples of a problem begin; with 0 each has a whole row.
-    """
-    every = np.arange(episodes * length, dtype=np.int32).reshape(-1, parts, samples, length).swapaxes(0, 1)
-    rows = every[..., prompt:].reshape(parts, -1, length - prompt)
-    before = every[:, :, 0, :prompt] if prompt else rows[:, :, :0]
-    return Packing(joined(before, rows, np.zeros(rows.shape, bool), samples), np.array(parts, np.int32))
+def as_it_stands(episodes: int, length: int, grid: Grid) -> Arrangement:
+    """Each of E episodes of L places in a row of its own, padding and all."""
+    index = np.arange(episodes * length, dtype=np.int32)
+    every = index.reshape(-1, grid.parts, grid.samples, length).swapaxes(0, 1)
+    rows = every[..., grid.prompt :].reshape(grid.parts, episodes // grid.parts, length - grid.prompt)
+    first = every[:, :, :1, : grid.prompt].repeat(grid.samples // grid.group, axis=2)
+    before = first.reshape(grid.parts, rows.shape[1] // grid.group, grid.prompt)
+    places = places_of(before, rows, np.zeros(rows.shape, bool), grid.samples)
+    return Arrangement(places, np.array(grid.parts, np.int32))
 
 
-def joined(
+def places_of(
     before: Int[np.ndarray, "M Q S"],
-    rows: Int[np.ndarray, "M R C"],
-    common: Bool[np.ndarray, "M R C"],
+    rows: Int[np.ndarray, "M R O"],
+    common: Bool[np.ndarray, "M R O"],
     samples: int,
 ) -> Places:
-    """Places from those before the rows and those in them; `common` as in `Places`, of the rows' own."""
-    join = lambda x, y: np.concatenate([x, y.reshape(*x.shape[:2], -1)], axis=2)
+    """Of all parts: what stands before rows and in them; `common` as in `Places`, in the rows alone."""
+    joined = lambda x, y: np.concatenate([x, y.reshape(*x.shape[:2], -1)], axis=2)
     prompt = before.shape[2]
-    everywhere = join(np.ones(before.shape, bool), common)
-    return Places(join(before, rows), everywhere, samples, prompt + rows.shape[2], prompt)
+    to_all = joined(np.ones(before.shape, bool), common)
+    return Places(joined(before, rows), to_all, samples, prompt + rows.shape[2], prompt)

@@ -16,7 +16,7 @@ from etils import epath
 from score_jax.compiled import Counted, counted
 from score_jax.config_check import AXES, SUPERVISED
 from score_jax.lengths import Lengths
-from score_jax.mesh import make_mesh
+from score_jax.mesh import make_mesh, prompt_rows
 from score_jax.programs import model_of, slots_of, trace
 from score_jax.roofline import Phase, phases_of
 from score_jax.task import training_task
@@ -208,7 +208,9 @@ def advice_for(
             found.append(f"config.rollout_parts={parts} halves the cache")
     else:
         parts = 2 * config.micro_batches
-        if not problems % parts and not (episodes // parts) % shares:
+        together = lambda parts: prompt_rows(episodes // parts, config.samples_per_problem, shares)
+        as_many = together(parts) == together(config.micro_batches)  # samples share a prompt
+        if not problems % parts and not (episodes // parts) % shares and as_many:
             found.append(f"config.micro_batches={parts} halves what the layers leave for the backward pass")
         if not config.remat:
             found.append("config.remat=True keeps of each layer its input alone")

@@ -30,27 +30,29 @@ def positions_of(valid: Bool[Array | np.ndarray, "E L"]) -> Int[Array, "E L"]:
 def hidden_states(
     model: nn.Module,
     params: dict,
-    tokens: Int[Array | np.ndarray, "Q T"],
-    attempt: Int[Array | np.ndarray, "Q T"],
+    tokens: Int[Array | np.ndarray, "Q U"],
+    attempt: Int[Array | np.ndarray, "Q U"],
     *,
     places: Places | None = None,
     remat: bool = False,
     mesh: Mesh | None = None,
-) -> Float[Array, "Q T D"]:
+) -> Float[Array, "Q U D"]:
     """The final hidden states of whole transcripts; every attempt in one forward pass, see `layers`.
 
-    Where several transcripts share a row, or a prompt, `places` says whose each token is; without it each row
-    is one transcript. Each counts its own positions.
+    Without `places` each row is one transcript. With them several may share a row, or what they begin with;
+    each counts its own positions.
 
     With `remat` the backward pass computes each layer anew and holds what is within one of them alone. On a
     mesh each layer gathers its parameters where it needs them, in the backward pass again.
 
     attention mask of one row · · p p 1 1 · f 2 2     (· = padding, anywhere)
-    a query sees the non-padding tokens of its episode up to itself
+    a query sees the non-padding tokens of its transcript up to itself
     """
-    valid, prompt = jnp.asarray(attempt) != PADDING, places.prompt if places else 0
-    causal = jnp.tril(jnp.ones((tokens.shape[1],) * 2, bool))
-    seen = places.seen(valid) if places else valid[:, None, :] & causal
+    valid, prompt = jnp.asarray(attempt) != PADDING, 0
+    if places is None:
+        seen = valid[:, None, :] & jnp.tril(jnp.ones((tokens.shape[1],) * 2, bool))
+    else:
+        seen, prompt = places.seen(valid), places.prompt
     inputs: dict[str, Any] = {
         "positions": jnp.maximum(jnp.sum(seen, axis=-1) - 1, 0),
         "attention_mask": seen,
@@ -155,8 +157,8 @@ def score_tokens(
 ) -> TokenScores:
     """Log-probability, entropy and exact KL of each sampled token.
 
-    Works through the transcript `chunk` positions at a time and, where these are not all, recomputes each
-    chunk in the backward pass: no array of [E, L, V] ever exists, the largest is [E, chunk, V].
+    Works through the transcript in pieces of a length, at most `chunk` positions, and recomputes each in the
+    backward pass if there are several: no array of [E, L, V] ever exists, the largest is [E, chunk, V].
     """
     # The state at t speaks of token t + 1.
     rows = {
@@ -182,15 +184,15 @@ def score_tokens(
     if chunk >= length:
         scores = score(rows)
     else:
-        chunks = jax.tree.map(lambda x: _split_chunks(x, chunk), rows)
+        chunks = jax.tree.map(lambda x: _split_chunks(x, -(-length // chunk)), rows)
         scores = [_join_chunks(x)[:, :length] for x in jax.lax.map(jax.checkpoint(score), chunks)]
     return TokenScores(*(jnp.pad(x, ((0, 0), (1, 0))) for x in scores))
 
 
-def _split_chunks(x: Array, chunk: int) -> Array:
-    """[E, L, ...] to [L / chunk, E, chunk, ...], zeros after the end."""
+def _split_chunks(x: Array, count: int) -> Array:
+    """[E, L, ...] to [count, E, chunk, ...], zeros after the end."""
     rows, length = x.shape[:2]
-    count = -(-length // chunk)
+    chunk = -(-length // count)
     x = jnp.pad(x, ((0, 0), (0, count * chunk - length)) + ((0, 0),) * (x.ndim - 2))
     return jnp.moveaxis(x.reshape(rows, count, chunk, *x.shape[2:]), 1, 0)
 

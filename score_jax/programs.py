@@ -87,7 +87,7 @@ def trace(
     base, frozen, params = on_mesh(base), on_mesh(frozen), on_mesh(params)
     reference = base if stage.reference == "base" else params
 
-    prompts = part // prompt_rows(part, learner.samples, mesh)
+    prompts = part // prompt_rows(part, learner.samples, shares(mesh))
     prompted = rows((prompts, slots.prompt), jnp.int32), rows((part,), key.dtype)
     sampled = sample.lower(
         models.for_params(model, params),
@@ -106,7 +106,7 @@ def trace(
         decisive=rows(shape, jnp.float32),
     )
     objective = objective_at(config, stage, 0, stage.beta_2)
-    arrangement = as_it_stands(*shape, learner.samples, learner.micro_batches, learner.prompt)
+    arrangement = as_it_stands(*shape, learner.grid)
     updated = train_step.lower(
         state, frozen, reference, experience, objective, jnp.float32(0), arrangement, learner=learner
     )

@@ -17,7 +17,7 @@ from score_jax import model as models
 from score_jax.layers import share_prompts
 from score_jax.learner import optimizer_of
 from score_jax.log import by_attempt
-from score_jax.mesh import mesh_of, prompt_rows, spread
+from score_jax.mesh import mesh_of, prompt_rows, shares, spread
 from score_jax.metrics import summarize
 from score_jax.packing import packed
 from score_jax.rollout import Actor, Graded
@@ -62,7 +62,7 @@ def rl_updater(
             step=begin + step,
         )
         written = hosts.fetch(experience.episodes.tokens), hosts.fetch(experience.episodes.attempt)
-        arrangement = packed(*written, learner.samples, learner.micro_batches, learner.prompt)
+        arrangement = packed(*written, learner.grid)
         experience = spread(experience, devices)
         given = (frozen, reference, experience, objective)  # to the update, and to its diagnosis
         state, numbers = train_step(state, *given, jnp.float32(rate), arrangement, learner=learner)
@@ -89,15 +89,19 @@ def learner_of(
 ) -> PolicyLearner:
     """What a stage's updates fix at compile time.
 
-    A prompt is scored once for all of its samples, but for its last token, which says what they begin with.
+    What samples of a problem have in common is scored once for as many of them as the mesh allows, up to the
+    slot of the prompts; but for its last token, which says what they begin with.
     """
     samples = config.samples_per_problem * stage.samples_factor
-    together = prompt_rows(config.problems_per_step * samples // config.micro_batches, samples, mesh)
+    group = prompt_rows(config.problems_per_step * samples // config.micro_batches, samples, shares(mesh))
+    if not share_prompts(model):
+        group = 1
     return PolicyLearner(
         model=model,
         optimizer=optimizer_of(config),
         samples=samples,
-        prompt=config.slots.prompt - 1 if together > 1 and share_prompts(model) else 0,
+        prompt=config.slots.prompt - 1 if group > 1 else 0,
+        group=group,
         kl_estimator=config.kl_estimator,
         decisive_only=config.decisive_only,
         temperature=config.temperature,

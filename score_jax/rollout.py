@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int, Key
 from score_jax import hosts, prompts, sampling
 from score_jax import model as models
 from score_jax.chat import Format
-from score_jax.mesh import prompt_rows
+from score_jax.mesh import prompt_rows, shares
 from score_jax.slots import Slots
 from score_jax.task import Task
 from score_jax.types import CONTEXT, Episodes, Experience, Problem
@@ -172,7 +172,7 @@ def roll_out(
         and a part is graded while later ones are sampled.
       samples: K. A prompt is computed once for its K rows, where the devices can share out the prompts.
     """
-    together = prompt_rows(len(problems) // parts, samples, mesh)
+    together = prompt_rows(len(problems) // parts, samples, shares(mesh))
     prompt_ids = prompts.encode_prompts(actor.format, problems[::together], actor.slots)
     sampled = sampling.sample_in_parts(
         models.for_params(actor.model, params),

@@ -19,7 +19,7 @@ from score_jax.learner import Learner
 from score_jax.losses import PolicyGradientLoss
 from score_jax.mesh import PARTS, keep_layout, keep_rows, keep_whole, over_rows
 from score_jax.objectives import Objective, RewardShaping
-from score_jax.places import Packing, Places, as_it_stands
+from score_jax.places import Arrangement, Grid, Places, as_it_stands
 from score_jax.types import CONTEXT, PADDING, Episodes, Experience, TrainState
 
 
@@ -35,7 +35,8 @@ class PolicyLearner(Learner):
       decisive_only: see `PolicyGradientLoss`.
       temperature: of the sampler, so that the same distribution is scored.
       reference: whether the reference is run; without it no KL is penalised, nor reported.
-      prompt: S of `places`: so many tokens are scored once for all samples of a problem; 0: for each.
+      prompt: S of `places`, with which all samples of a problem begin; 0: nothing stands before the rows.
+      group: G of `places`, how many samples share those.
     """
 
     samples: int
@@ -44,6 +45,12 @@ class PolicyLearner(Learner):
     temperature: float = 1.0
     reference: bool = True
     prompt: int = 0
+    group: int = 1
+
+    @property
+    def grid(self) -> Grid:
+        """How a batch is cut."""
+        return Grid(self.samples, self.micro_batches, self.prompt, self.group)
 
 
 def rl_loss(
@@ -90,7 +97,7 @@ def _score(
     """
     if places is None:
         count, length = episodes.tokens.shape
-        places = as_it_stands(count, length, learner.samples, 1).places.part(0)
+        places = as_it_stands(count, length, Grid(learner.samples)).places.part(0)
     taken = places.take(episodes.tokens, 0), places.take(episodes.attempt, PADDING)
     tokens, attempt = keep_rows(taken, learner.mesh)
     rows = Episodes(*map(places.rows, (tokens, attempt, jnp.zeros(tokens.shape, jnp.float32))))
@@ -140,7 +147,7 @@ def train_step(
     experience: Experience,
     objective: Objective,
     learning_rate: Float[Array, ""],
-    arrangement: Packing | None = None,
+    arrangement: Arrangement | None = None,
     *,
     learner: PolicyLearner,
 ) -> tuple[TrainState, dict[str, Array]]:
@@ -172,7 +179,7 @@ def train_step(
             f"{count // learner.samples} problems of a batch"
         )
     if arrangement is None:
-        arrangement = as_it_stands(count, length, learner.samples, learner.micro_batches)
+        arrangement = as_it_stands(count, length, learner.grid)
     places = keep_rows(jax.tree.map(jnp.asarray, arrangement.places), learner.mesh, PARTS)
     nothing = jnp.zeros((count, length), jnp.float32)
     start = jax.tree.map(jnp.zeros_like, state.params), jnp.float32(0), policy.TokenScores(*[nothing] * 3)

@@ -17,7 +17,7 @@ from jaxtyping import Int
 from score_jax import model as models
 from score_jax import policy
 from score_jax.config_check import SUPERVISED
-from score_jax.mesh import make_mesh, place, prompt_rows, spread
+from score_jax.mesh import make_mesh, place, prompt_rows, shares, spread
 from score_jax.objectives import Objective
 from score_jax.packing import packed
 from score_jax.programs import model_of
@@ -103,7 +103,6 @@ class Workload:
     def update(self, experience: Experience) -> dict[str, Any]:
         """One update of `state`; returns its metrics."""
         tokens, attempt = np.asarray(experience.episodes.tokens), np.asarray(experience.episodes.attempt)
-        learner = self.learner
         self.state, metrics = train_step(
             self.state,
             models.frozen_of(self.model, self.base),
@@ -111,8 +110,8 @@ class Workload:
             experience,
             self.objective,
             jnp.float32(1e-6),
-            packed(tokens, attempt, learner.samples, learner.micro_batches, learner.prompt),
-            learner=learner,
+            packed(tokens, attempt, self.learner.grid),
+            learner=self.learner,
         )
         return metrics
 
@@ -151,7 +150,7 @@ def workload_of(
     ending = ending_of(mean_length, slots) if mean_length else 0.0
     base, state = _parameters(model, learner, config.train_dtype, mesh, ending)
     episodes = config.problems_per_step * learner.samples
-    together = prompt_rows(episodes // config.rollout_parts, learner.samples, mesh)
+    together = prompt_rows(episodes // config.rollout_parts, learner.samples, shares(mesh))
     shape = (episodes // together, slots.prompt)
     prompts = np.random.default_rng(0).integers(1, model.config.num_embed, shape, np.int32)
     objective = objective_at(config, stage, 0, stage.beta_2)

@@ -16,12 +16,13 @@ import rich.console
 
 from score_jax import machine, timing
 from score_jax.__main__ import main
-from score_jax.benchmark import Benchmark, Ragged, Scale, works_of
+from score_jax.benchmark import Benchmark, Ragged, Scale, stands_in, works_of
 from score_jax.benchmark_text import as_text, two_digits
 from score_jax.config import load_config
 from score_jax.efficiency import phases_of
 from score_jax.lengths import Lengths
 from score_jax.machine import Rates
+from score_jax.places import Grid
 from score_jax.program_cost import Cost
 from score_jax.slots import Slots
 from score_jax.timing import Timing, timed
@@ -193,6 +194,12 @@ def test_the_last_stage_of_reinforcement_learning_is_timed():
         ValueError, match=r"config.stages = \(\): no stage of reinforcement learning among them"
     ):
         stage_of(config)
+
+
+def test_of_a_prompt_s_places_those_that_its_samples_share_count_once():
+    attempt = np.array([[-1, 0, 1, -1], [-1, 0, 1, 1]])
+    assert stands_in(attempt, Grid(2, prompt=1, group=2)) == 5 / 7
+    assert stands_in(attempt, Grid(2)) == 5 / 8
 
 
 # --- The command ---

@@ -13,6 +13,7 @@ from score_jax import policy
 from score_jax.hlo import read
 from score_jax.mesh import by_row, placed
 from score_jax.model import shapes_of, small_gemma
+from score_jax.places import Grid, as_it_stands
 from score_jax.sampling import sample
 from score_jax.slots import Slots
 
@@ -39,15 +40,20 @@ def largest(params):
 
 
 @pytest.mark.parametrize("remat", [False, True])
-def test_an_update_gathers_parameters_and_no_rows(remat):
-    params = placed(shapes_of(MODEL), MESH)
+@pytest.mark.parametrize("shared", [False, True], ids=["rows", "groups after a prompt"])
+def test_an_update_gathers_parameters_and_no_rows(shared, remat):
+    params, places, length = placed(shapes_of(MODEL), MESH), None, LENGTH
+    if shared:
+        places = as_it_stands(2 * ROWS, LENGTH, Grid(2, prompt=LENGTH // 2, group=2)).places.part(0)
+        length = places.tokens.shape[1]
 
     def loss(params, tokens, mesh):
-        hidden = policy.hidden_states(MODEL, params, tokens, jnp.ones_like(tokens), remat=remat, mesh=mesh)
+        how = {"places": places, "remat": remat, "mesh": mesh}
+        hidden = policy.hidden_states(MODEL, params, tokens, jnp.ones_like(tokens), **how)
         return policy.head_of(MODEL, params, mesh=mesh).log_softmax(hidden)[..., 0].sum()
 
     gradient = jax.jit(jax.grad(loss), static_argnums=2)
-    tokens = rows((LENGTH,), jnp.int32)
+    tokens = rows((length,), jnp.int32)
     held, free = (sent(gradient.lower(params, tokens, mesh).compile()) for mesh in (MESH, None))
     # A state of all rows has more elements than any parameter of so small a model.
     states = ROWS * LENGTH * MODEL.config.embed_dim

@@ -23,6 +23,7 @@ from score_jax.mesh import (
     over_rows,
     pmapped,
     prompt_rows,
+    shares,
 )
 from score_jax.model import shapes_of
 from score_jax.objectives import RewardShaping
@@ -167,7 +168,16 @@ def test_rows_that_do_not_share_out_are_refused_with_the_field():
 
 @pytest.mark.parametrize(
     ("rows", "samples", "sizes", "shared"),
-    [(16, 4, None, 4), (16, 1, None, 1), (16, 4, (4, 1, 1), 4), (16, 4, (8, 1, 1), 1), (6, 4, None, 1)],
+    [
+        (16, 4, None, 4),
+        (16, 1, None, 1),
+        (16, 4, (4, 1, 1), 4),
+        (16, 4, (8, 1, 1), 2),
+        (16, 4, (1, 8, 1), 2),
+        (8, 4, (8, 1, 1), 1),
+        (6, 4, None, 2),
+        (6, 3, (4, 1, 1), 1),
+    ],
 )
 def test_samples_share_a_prompt_where_it_can_be_shared_out(rows, samples, sizes, shared):
-    assert prompt_rows(rows, samples, sizes and tiny.mesh(*sizes)) == shared
+    assert prompt_rows(rows, samples, shares(sizes and tiny.mesh(*sizes))) == shared

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from score_jax.packing import packed
-from score_jax.places import as_it_stands
+from score_jax.places import Grid, as_it_stands
 from score_jax.slots import Slots
 from score_jax.types import CONTEXT, PADDING
 
@@ -30,6 +30,7 @@ DRAWN = st.fixed_dictionaries(
         "attempts": st.integers(1, 2),
         "prompt": st.sampled_from([1, 2, 5, 9]),
         "attempt": st.integers(1, 6),
+        "group": st.integers(1, 3),
         "given": st.booleans(),  # the first of two attempts, the same to all samples
         "shares": st.booleans(),
         "stands": st.booleans(),
@@ -38,7 +39,7 @@ DRAWN = st.fixed_dictionaries(
 )
 
 
-def packing_of(samples, parts, problems, attempts, prompt, attempt, given, shares, stands, seed):
+def packing_of(samples, parts, problems, attempts, prompt, attempt, group, given, shares, stands, seed):
     """A batch's tokens and attempts, and its packing in one of several ways."""
     slots = Slots(prompt, attempt, (7, 8, 9)[:attempts], attempts)
     tokens, who = batch(samples, parts * problems, seed, slots)
@@ -47,10 +48,9 @@ def packing_of(samples, parts, problems, attempts, prompt, attempt, given, share
         for x in (tokens, who):
             x[:, :until] = np.repeat(x[::samples, :until], samples, axis=0)
         who[:, :until] = np.minimum(who[:, :until], CONTEXT)
-    shared = prompt - 1 if shares and samples > 1 else 0
-    if stands:
-        return tokens, who, as_it_stands(*who.shape, samples, parts, shared)
-    return tokens, who, packed(tokens, who, samples, parts, shared)
+    group = group if shares and not samples % group else 1
+    grid = Grid(samples, parts, prompt - 1 if group > 1 else 0, group)
+    return tokens, who, as_it_stands(*who.shape, grid) if stands else packed(tokens, who, grid)
 
 
 def by_part(packing):
@@ -110,11 +110,17 @@ def test_problems_stay_whole_and_parts_that_hold_nothing_come_last(drawn):
         assert home.setdefault(tokens[part, row, at] // length // drawn["samples"], part) == part
 
 
-@pytest.mark.parametrize("prompt", [0, 4])
-def test_as_it_stands_all_places_are_taken_once(prompt):
-    places = as_it_stands(8, 12, samples=2, parts=2, prompt=prompt).places
-    assert places.tokens.shape == ((2, 2, 4 + 2 * 8) if prompt else (2, 4, 12))
+@pytest.mark.parametrize(("prompt", "group", "shape"), [(0, 1, (4, 12)), (4, 2, (2, 4 + 2 * 8))])
+def test_as_it_stands_all_places_are_taken_once(prompt, group, shape):
+    places = as_it_stands(8, 12, Grid(2, 2, prompt, group)).places
+    assert places.tokens.shape == (2, *shape)
     kept = [e * 12 + i for e in range(8) for i in range(12) if e % 2 == 0 or i >= prompt]
     assert sorted(places.tokens.ravel()) == kept
     # Problems are dealt out.
     assert set((places.tokens[0] // 24).ravel().tolist()) == {0, 2}
+
+
+def test_where_fewer_samples_share_it_a_prompt_stands_before_each_of_their_groups():
+    places = as_it_stands(4, 6, Grid(4, 1, 2, 2)).places
+    assert places.tokens[0, :, :2].tolist() == [[0, 1], [0, 1]]
+    assert (places.tokens[0, :, 2:] // 6).tolist() == [[0] * 4 + [1] * 4, [2] * 4 + [3] * 4]

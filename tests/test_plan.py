@@ -94,8 +94,9 @@ def test_the_update_does_what_arithmetic_says(devices):
     tokens = prompts * shared + rows * length
     again = (tensor - 1) * tokens * LAYERS * 2 * WIDTH * 2 * KEYS * HEAD
     assert reference == forward(1, tokens, 0) + again  # its head is counted where the KL is taken
-    chunks = -(-(length - 1) // 16) * 16  # positions that predict one
-    heads = 2 * rows * chunks * 2 * WIDTH * VOCAB
+    pieces = -(-(length - 1) // 16)
+    positions = pieces * -(-(length - 1) // pieces)  # that predict one
+    heads = 2 * rows * positions * 2 * WIDTH * VOCAB
     # Backward: the gradient by the inputs and by the parameters. The first layer's inputs need none, and
     # neither do the reference's scores; the policy's are made anew.
     layers = in_blocks(prompts, shared) + in_blocks(rows, length, shared)
@@ -256,6 +257,9 @@ def test_advice_names_what_works_on_this_mesh():
     assert advised("rollout", one) == ["rollout_parts=2", "lora_rank=64"]
     assert advised("rollout", four)[0:2] == ["rollout_parts=2", "mesh.data=1"]
     assert advised("update", one) == ["micro_batches=2", "remat=True", "score_chunk=8", "lora_rank=64"]
+    # Of two problems in a part four chips would have each prompt scored twice.
+    assert "micro_batches=4" in advised("update", {"data": 2, "fsdp": 1, "tensor": 1}, micro_batches=2)
+    assert "micro_batches=4" not in advised("update", four, micro_batches=2)
     # Eight problems in eight parts cannot be halved; episodes of a part must suffice for all chips.
     assert advised("update", one, micro_batches=8, remat=True, score_chunk=1, lora_rank=8) == []
     assert "rollout_parts=8" not in advised("rollout", {"data": 1, "fsdp": 8, "tensor": 1}, rollout_parts=4)
