@@ -7,7 +7,7 @@ Hardware  accelerators with 40 GB or more in all; parameters and batches are spr
 Memory    in all, by arithmetic: 16 GB for 1.00 billion parameters (float32 with Adam's two moments,
           12 bytes each, and two bfloat16 copies to compute and to compare with), 8 GB for the gradient and
           its sum; the sampler's cache for 256 episodes, 9 GB, and the layers' inputs of a micro-batch
-          of 32, 3 GB; on each device one layer's parameters and activations come on top
+          of 32, at most 3 GB; on each device one layer's parameters and activations come on top
 Paper     nothing of this task or model
 Result    not run: no weights were at hand
 """

@@ -8,7 +8,7 @@ Hardware  accelerators with 160 GB or more in all; parameters and batches are sp
 Memory    in all, by arithmetic: 42 GB for 2.61 billion parameters (float32 with Adam's two moments,
           12 bytes each, and two bfloat16 copies to compute and to compare with), 21 GB for the gradient and
           its sum; the sampler's cache for 64 episodes, 25 GB, and the layers' inputs of a micro-batch of
-          32, 14 GB; on each device one layer's parameters and activations come on top
+          32, at most 14 GB; on each device one layer's parameters and activations come on top
 Paper     Table 5, of three attempts (here two): Acc@t1 / Acc@t2 from 16.8 / 16.8 (base) to 23.0 / 24.0
 Result    not run: no weights were at hand
 """

@@ -7,7 +7,7 @@ Hardware  accelerators with 80 GB or more in all; parameters and batches are spr
           16 GB do not suffice as it stands: on 16 of them an update needs 22.3 GiB of each, by `plan`
 Memory    in all, by arithmetic: 8 GB for 3.88 billion frozen parameters (bfloat16), 2 GB for 108
           million adapters (float32, with Adam's two moments, the gradient and its sum); the sampler's cache
-          for 64 episodes, 33 GB, and the layers' inputs of a micro-batch of 32, 20 GB; on each device
+          for 64 episodes, 33 GB, and the layers' inputs of a micro-batch of 32, at most 20 GB; on each device
           one layer's parameters and activations come on top
 Paper     nothing of this model; Table 2 has Gemini 1.5 Flash: Acc@t1 / Acc@t2 from 52.6 / 41.4 to 60.0 / 64.4
 Result    not run: no weights were at hand

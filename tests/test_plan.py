@@ -420,7 +420,8 @@ def test_the_small_config_is_planned_for_a_real_slice(tmp_path):
     for stage in found["stages"]:
         flops = {phase["name"]: phase["cost"]["flops"] for phase in stage["phases"]}
         assert list(flops) == ["prefill", "decode", "reference", "update"]
-        assert flops["reference"] == in_blocks(8, slots.length)  # 8 episodes on each chip
+        shared = slots.prompt - 1  # by the four samples of each of a chip's two problems
+        assert flops["reference"] == in_blocks(2, shared) + in_blocks(8, slots.length - shared, shared)
     assert "Compiling the update for v5e:2x2" in done.stderr
 
 
