@@ -4,7 +4,7 @@ Command   python -m score_jax train --config=configs/math_gemma2_2b.py --workdir
               --config.model.checkpoint=gemma2-2b-it --config.model.tokenizer=tokenizer_gemma2.model \
               --config.files.train=train.jsonl --config.files.test=test.jsonl
 Hardware  accelerators with 160 GB or more in all; parameters and batches are spread over them. Chips of
-          16 GB do not suffice as it stands: on 16 of them an update needs 18.6 GiB of each, by `plan`
+          16 GB did not suffice: on 16 of them an update of earlier code needed 18.6 GiB of each, by `plan`
 Memory    in all, by arithmetic: 42 GB for 2.61 billion parameters (float32 with Adam's two moments,
           12 bytes each, and two bfloat16 copies to compute and to compare with), 21 GB for the gradient and
           its sum; the sampler's cache for 64 episodes, 25 GB, and the layers' inputs of a micro-batch of

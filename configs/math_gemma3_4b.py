@@ -4,7 +4,7 @@ Command   python -m score_jax train --config=configs/math_gemma3_4b.py --workdir
               --config.model.checkpoint=gemma3-4b-it --config.model.tokenizer=tokenizer_gemma3.model \
               --config.files.train=train.jsonl --config.files.test=test.jsonl
 Hardware  accelerators with 80 GB or more in all; parameters and batches are spread over them. Chips of
-          16 GB do not suffice as it stands: on 16 of them an update needs 22.3 GiB of each, by `plan`
+          16 GB did not suffice: on 16 of them an update of earlier code needed 22.3 GiB of each, by `plan`
 Memory    in all, by arithmetic: 8 GB for 3.88 billion frozen parameters (bfloat16), 2 GB for 108
           million adapters (float32, with Adam's two moments, the gradient and its sum); the sampler's cache
           for 64 episodes, 33 GB, and the layers' inputs of a micro-batch of 32, at most 20 GB; on each device
