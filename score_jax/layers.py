@@ -22,8 +22,9 @@ from jaxtyping import Array, Bool, Float, Int
 from score_jax import model as models
 from score_jax.gemma import gm
 
-# Four blocks leave out three eighths of all logits, endlessly many would a half; each is more to compile.
-_BLOCKS, _SHORTEST = 4, 32
+# Four blocks leave out three eighths of all logits, endlessly many would a half; each is more to compile,
+# which a short one does not pay for.
+_BLOCKS, _SHORTEST = 4, 96
 _KERNELS = {"gating_einsum", "linear"}
 _ADAPTERS = {f"_LoRAEinsum_{kernel}" for kernel in _KERNELS}
 _UNSEEN = -2.3819763e38  # the gemma package's logit of what is not seen

@@ -86,12 +86,12 @@ def assert_alike(gemma, episodes, episode=None):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_states_and_gradients_are_those_of_the_packages_modules(name):
-    """Over four blocks that are not all of a length, with padding in the rows and a window within them."""
+    """Over two blocks that are not of a length, with padding in the rows and a window within them."""
     slots = Slots(prompt=40, attempt=45, instruction=(7, 8, 9), attempts=2)
     assert_alike(MODELS[name], tiny.transcripts(2, slots))
 
 
-@pytest.mark.parametrize("length", [1, 32, 33, 97])
+@pytest.mark.parametrize("length", [1, 96, 97, 290])
 def test_rows_of_any_length_and_of_several_episodes(length):
     rng = np.random.default_rng(length)
     episode = np.sort(rng.integers(-1, 3, (2, length)), axis=1)[:, ::-1]
