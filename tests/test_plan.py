@@ -67,13 +67,6 @@ def forward(rows, queries, keys):
     return rows * queries * LAYERS * (kernels + 2 * 2 * HEADS * HEAD * keys)
 
 
-def in_blocks(rows, length, before=0):
-    """Of transcripts after so many tokens: a block's queries need no keys behind it (`layers.attention`)."""
-    count = min(4, -(-length // 32))
-    edges = [length * number // count for number in range(count + 1)]
-    return sum(forward(rows, stop - start, before + stop) for start, stop in itertools.pairwise(edges))
-
-
 def flops_of(regions, phase):
     return sum(r["runs"] * r["cost"]["flops"] for r in regions if r["phase"] == phase)
 
@@ -99,7 +92,8 @@ def test_the_update_does_what_arithmetic_says(devices):
     heads = 2 * rows * positions * 2 * WIDTH * VOCAB
     # Backward: the gradient by the inputs and by the parameters. The first layer's inputs need none, and
     # neither do the reference's scores; the policy's are made anew.
-    layers = in_blocks(prompts, shared) + in_blocks(rows, length, shared)
+    # So short, all of attention is one block.
+    layers = forward(prompts, shared, shared) + forward(rows, length, shared + length)
     least, most = 4 * layers + heads, 4.2 * layers + 3 * heads
     assert least < reference + update - 4 * again < most
 
