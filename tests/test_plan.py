@@ -93,7 +93,7 @@ def test_the_update_does_what_arithmetic_says(devices):
     # Backward: the gradient by the inputs and by the parameters. The first layer's inputs need none, and
     # neither do the reference's scores; the policy's are made anew.
     # So short, all of attention is one block.
-    layers = forward(prompts, shared, shared) + forward(rows, length, shared + length)
+    layers = forward(prompts, shared, shared) + forward(rows, length, SLOTS.length)
     least, most = 4 * layers + heads, 4.2 * layers + 3 * heads
     assert least < reference + update - 4 * again < most
 
@@ -415,7 +415,8 @@ def test_the_small_config_is_planned_for_a_real_slice(tmp_path):
         flops = {phase["name"]: phase["cost"]["flops"] for phase in stage["phases"]}
         assert list(flops) == ["prefill", "decode", "reference", "update"]
         shared = slots.prompt - 1  # by the four samples of each of a chip's two problems
-        assert flops["reference"] == in_blocks(2, shared) + in_blocks(8, slots.length - shared, shared)
+        own = forward(8, slots.length - shared, slots.length)
+        assert flops["reference"] == forward(2, shared, shared) + own
     assert "Compiling the update for v5e:2x2" in done.stderr
 
 
