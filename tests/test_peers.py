@@ -70,6 +70,25 @@ def test_all_take_turns_and_the_first_turn_does_not_count(tmp_path):
     assert peer.startup > 0.02 and peer.memory > 2**20
 
 
+def test_what_a_call_leaves_to_do_is_done_before_its_answer_but_not_in_its_seconds(tmp_path):
+    more = """
+import threading
+
+def work():
+    while time.thread_time() < 0.5:
+        pass
+    open({said!r}, "a").write("worked ")
+
+def step(watch):
+    threading.Thread(target=work).start()
+"""
+    with Peer(script(tmp_path, "{'step': step}", more.format(said=str(tmp_path / "said"))), SHAPE) as peer:
+        peer.started()
+        seconds = peer.seconds("step")["step"]
+        assert (tmp_path / "said").read_text().split() == ["worked"] * 2
+    assert seconds < 0.4
+
+
 def test_the_process_ends_with_the_block(tmp_path):
     with Peer(script(tmp_path), SHAPE) as peer:
         peer.started()
