@@ -30,6 +30,7 @@ def tiny() -> ml_collections.ConfigDict:
     config.slots.prompt = 32
     config.slots.attempt = 64
     config.problems_per_step = 16
+    config.micro_batches = 16  # of a problem each
     return config
 
 

@@ -13,16 +13,14 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from jaxtyping import Int
 
 from score_jax.efficiency import Phase, phases_of
 from score_jax.machine import Rates, device_name, measured_rates, peak_memory
 from score_jax.model import without_adapters
 from score_jax.peers import Ours, Peer, Side, side_by_side
-from score_jax.places import Grid, as_it_stands
 from score_jax.rewards.cores import cores
-from score_jax.timing import Timing, timed
-from score_jax.types import CONTEXT, PADDING
+from score_jax.timing import Timing, in_turn, timed
+from score_jax.types import CONTEXT
 from score_jax.work import Part, Sizes, rollout_work, sampled, scoring_work, sizes_of, update_work
 from score_jax.workload import Workload, ending_of, workload_of
 
@@ -44,21 +42,22 @@ class Scale:
 
 @dataclasses.dataclass(frozen=True)
 class Ragged:
-    """A step whose attempts end before their slots do.
+    """A step whose attempts end before their slots do, in turn with one of as many tokens and no padding.
 
     Attributes:
       mean_length: of the attempts, geometrically distributed, before they are cut at their slot: as a share.
       sampled: share of the attempts' slots that is sampled.
-      stands: share of the places that an update of full slots goes through where something stands.
-      seconds: of rollout, update and step.
-      over: the step's time over that of its tokens without padding: `sampled` of a rollout of full slots, and
-        `stands` of an update of full ones.
+      seconds: of the step.
+      slot: tokens of an attempt's slot, all of them sampled, in the other: as many, to within rounding.
+      unpadded: seconds of the other.
+      over: the step's time for a sampled token over the other's, the median of all turns.
     """
 
     mean_length: float
     sampled: float
-    stands: float
-    seconds: Mapping[str, Timing]
+    seconds: Timing
+    slot: int
+    unpadded: Timing
     over: float
 
 
@@ -180,10 +179,7 @@ def benchmark(
         found = timings_of(load, first_step(load), repeats, say, ("rollout", "update"))
         scales.append(Scale(number, load.slots.length, phases_of(found, works_of(load, sizes), rates)))
         del load
-    ragged = None
-    if mean_length:
-        load = workload_of(config, instruction, mean_length=mean_length)
-        ragged = ragged_of(load, mean_length, timings, repeats, say)
+    ragged = ragged_of(config, instruction, mean_length, repeats, say) if mean_length else None
     return Benchmark(
         config=name,
         **facts,
@@ -199,27 +195,23 @@ def benchmark(
 
 
 def ragged_of(
-    load: Workload,
+    config: ml_collections.ConfigDict,
+    instruction: int,
     mean_length: float,
-    full: Mapping[str, Timing],
     repeats: int,
     say: Callable[[str], None],
 ) -> Ragged:
-    """Times a step of `load`, whose attempts end; `full` is the same step's with all slots full."""
+    """Times a step whose attempts end, and one of as many tokens in slots that they fill; see `benchmark`."""
     say(f"attempts of {mean_length:g} of their slot")
-    seconds = timings_of(load, first_step(load), repeats, say, ("rollout", "update", "step"))
+    load = workload_of(config, instruction, mean_length=mean_length)
     attempt = np.asarray(load.rollout(load.params()).attempt)
-    sampled_share = float((attempt > CONTEXT).sum() / (len(attempt) * sampled(load.slots)))
-    stands = stands_in(attempt, load.learner.grid)
-    least = sampled_share * full["rollout"].median + stands * full["update"].median
-    return Ragged(mean_length, sampled_share, stands, seconds, seconds["step"].median / least)
-
-
-def stands_in(attempt: Int[np.ndarray, "E L"], grid: Grid) -> float:
-    """The share of the places of full slots, what samples have in common once, where something stands."""
-    episodes, length = attempt.shape
-    index = as_it_stands(episodes, length, grid).places.tokens
-    return float((attempt.ravel()[index] != PADDING).mean())
+    share = float((attempt > CONTEXT).sum() / (len(attempt) * sampled(load.slots)))
+    config = config.copy_and_resolve_references()
+    config.slots.attempt = max(1, round(share * load.slots.attempt))
+    full = workload_of(config, instruction)
+    seconds, unpadded, ratio = in_turn(load.step, full.step, repeats)
+    tokens = share * sampled(load.slots) / sampled(full.slots)
+    return Ragged(mean_length, share, seconds, full.slots.attempt, unpadded, ratio / tokens)
 
 
 def beside(

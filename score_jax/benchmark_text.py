@@ -72,11 +72,11 @@ def _scales(found: Benchmark) -> rich.table.Table:
 
 
 def _ragged(found: Ragged) -> Iterator[str]:
-    times = ", ".join(f"{name} {brief(timing.median)}" for name, timing in found.seconds.items())
-    yield f"attempts of {two_digits(found.mean_length)} of their slot in the mean: {times}"
-    sampled, stands = two_digits(found.sampled), two_digits(found.stands)
-    yield f"{found.over:.2f} times what its tokens would take without padding: {sampled} of a"
-    yield f"rollout of full slots and {stands} of an update of full ones"
+    mean, share = two_digits(found.mean_length), two_digits(found.sampled)
+    step, unpadded = brief(found.seconds.median), brief(found.unpadded.median)
+    yield f"attempts of {mean} of their slot in the mean: a step {step}, {share} of the slots sampled;"
+    slots = f"slots of {found.slot}, all sampled"
+    yield f"for a token {found.over:.2f} times as long as in {slots}: a step {unpadded}"
 
 
 def _sides(found: Benchmark) -> rich.table.Table:

@@ -53,6 +53,17 @@ def timed(call: Callable[[], Any], repeats: int, first: float | None = None) -> 
     return Timing.of(first, [_seconds(call) for _ in range(repeats)])
 
 
+def in_turn(call: Callable[[], Any], other: Callable[[], Any], repeats: int) -> tuple[Timing, Timing, float]:
+    """Times two calls in turn, so that what else the machine does falls on both alike; see `timed`.
+
+    Returns:
+      Seconds of both, and the first's over the other's, the median of all turns.
+    """
+    mine, others = zip(*((_seconds(call), _seconds(other)) for _ in range(repeats + 1)), strict=True)
+    ratio = float(np.median(np.divide(mine[1:], others[1:])))
+    return Timing.of(mine[0], mine[1:]), Timing.of(others[0], others[1:]), ratio
+
+
 def _seconds(call: Callable[[], Any]) -> float:
     begin = time.perf_counter()
     jax.block_until_ready(call())

@@ -16,16 +16,15 @@ import rich.console
 
 from score_jax import machine, timing
 from score_jax.__main__ import main
-from score_jax.benchmark import Benchmark, Ragged, Scale, stands_in, works_of
+from score_jax.benchmark import Benchmark, Ragged, Scale, works_of
 from score_jax.benchmark_text import as_text, two_digits
 from score_jax.config import load_config
 from score_jax.efficiency import phases_of
 from score_jax.lengths import Lengths
 from score_jax.machine import Rates
-from score_jax.places import Grid
 from score_jax.program_cost import Cost
 from score_jax.slots import Slots
-from score_jax.timing import Timing, timed
+from score_jax.timing import Timing, in_turn, timed
 from score_jax.types import PADDING
 from score_jax.work import Part, rollout_work, sizes_of, update_work
 from score_jax.workload import layout_of, stage_of, workload_of
@@ -59,6 +58,16 @@ def test_a_first_call_may_have_been_made_before(monkeypatch):
     moments = iter([0.0, 3.0, 3.0, 4.0])
     monkeypatch.setattr(timing, "time", types.SimpleNamespace(perf_counter=lambda: next(moments)))
     assert timed(lambda: None, 2, first=9.0) == Timing(9.0, 2.0, 1.5, 2.5, 2)
+
+
+def test_two_calls_take_turns_and_the_ratio_is_that_of_a_turn(monkeypatch):
+    took = [9, 8, 2, 1, 30, 10, 4, 1]  # in turn: the first two compile; ratios 2, 3, 4
+    moments = iter(np.cumsum([x for seconds in took for x in (0, seconds)]).tolist())
+    monkeypatch.setattr(timing, "time", types.SimpleNamespace(perf_counter=lambda: next(moments)))
+    calls = []
+    mine, others, ratio = in_turn(lambda: calls.append("mine"), lambda: calls.append("other"), 3)
+    assert calls == ["mine", "other"] * 4
+    assert (mine.first, mine.median, others.first, others.median, ratio) == (9, 4, 8, 1, 3)
 
 
 def test_quartiles_lie_between_two_calls():
@@ -196,12 +205,6 @@ def test_the_last_stage_of_reinforcement_learning_is_timed():
         stage_of(config)
 
 
-def test_of_a_prompt_s_places_those_that_its_samples_share_count_once():
-    attempt = np.array([[-1, 0, 1, -1], [-1, 0, 1, 1]])
-    assert stands_in(attempt, Grid(2, prompt=1, group=2)) == 5 / 7
-    assert stands_in(attempt, Grid(2)) == 5 / 8
-
-
 # --- The command ---
 
 
@@ -254,13 +257,17 @@ def test_the_command_scales_the_attempts(found):
         assert phase["flops"] == told["phases"][index]["flops"]
 
 
-def test_the_command_times_attempts_that_end(found):
-    told, _ = found
-    ragged, (rollout, _, update, _) = told["ragged"], told["phases"]
-    assert list(ragged["seconds"]) == ["rollout", "update", "step"] and ragged["mean_length"] == 0.5
-    assert 0 < ragged["sampled"] < 1 and 0 < ragged["stands"] < 1
-    least = ragged["sampled"] * rollout["median"] + ragged["stands"] * update["median"]
-    assert ragged["over"] == pytest.approx(ragged["seconds"]["step"]["median"] / least)
+def test_the_command_times_attempts_that_end_beside_as_many_tokens_without_padding(found):
+    ragged = found[0]["ragged"]
+    attempt, whole = 3, 0.5  # of a slot, tokens and share
+    assert ragged["mean_length"] == whole and 0 < ragged["sampled"] < 1
+    assert ragged["slot"] == max(1, round(ragged["sampled"] * attempt))
+    assert ragged["seconds"]["repeats"] == ragged["unpadded"]["repeats"] == 2
+    per_token = [
+        ragged[name]["median"] / share
+        for name, share in (("seconds", ragged["sampled"]), ("unpadded", ragged["slot"] / attempt))
+    ]
+    assert ragged["over"] == pytest.approx(per_token[0] / per_token[1], rel=0.5)  # a median of ratios
 
 
 def test_attempts_have_the_length_that_is_asked_for():
@@ -326,7 +333,7 @@ def made_up():
         jax="0.12", dtype="float32", parameters=1000, trained=10, episodes=64, attempts=2, length=176,
         sampled=8192, startup=12.0, memory=2**30, memory_of="process", rates=rates, phases=phases,
         scales=(Scale(16, 1088, phases[::2]),),
-        ragged=Ragged(0.25, 0.24, 0.45, {"step": timings["step"]}, 1.234),
+        ragged=Ragged(0.25, 0.24, timings["step"], 15, timings["scoring"], 1.234),
     )  # fmt: skip
 
 
@@ -345,8 +352,8 @@ def test_the_text_says_it_all():
     assert "80 GFLOP/s in matrix products, 20.0 GB/s of memory" in text
     assert re.search(r"update +2 s +10% +1 s +flops +50% +50% +10% +4,096 *\n", text)
     assert re.search(r"16 +1088 +2 s +125 ms +50% +2 s +125 ms +50% *\n", text)
-    assert "attempts of 25% of their slot in the mean: step 2 s" in text
-    assert "1.23 times what its tokens would take without padding: 24% of a" in text
+    assert "attempts of 25% of their slot in the mean: a step 2 s, 24% of the slots sampled;" in text
+    assert "for a token 1.23 times as long as in slots of 15, all sampled: a step 2 s" in text
     assert "first calls, compilation included: rollout 9 s, scoring 9 s, update 9 s" in text
     assert "12 s from the start to the end of the first step" in text and "1.00 GiB" in text
     assert "…" not in text
