@@ -1,15 +1,16 @@
 """What it adds to a step that its 256 programs are graded.
 
-    PYTHONPATH=. python tests/overlap.py
+    PYTHONPATH=. python tests/overlap.py mid   # or tiny
 
 prints, as JSON, the median seconds of a step without and with them, and how many programs the sandbox's one
 worker runs in a second: the trainer has one core, the worker another. The step is that of
-configs/benchmark.py:tiny with 128 episodes of two attempts, sampled in four parts.
+configs/benchmark.py with 128 episodes of two attempts, sampled in eight parts.
 """
 
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,11 +19,11 @@ from pathlib import Path
 import numpy as np
 from boxes import job
 
-EPISODES, ATTEMPTS, PARTS, REPEATS = 128, 2, 4, 5
+EPISODES, ATTEMPTS, PARTS, REPEATS = 128, 2, 8, 3
 PROGRAM = "def add(a, b):\n    return sum(b if i else a for i in range(2)) + {0} - {0}"
 
 
-def main() -> None:
+def main(shape: str) -> None:
     first, second, *_ = sorted(os.sched_getaffinity(0))
     from score_jax.rewards.sandbox.pool import Sandbox
 
@@ -31,10 +32,10 @@ def main() -> None:
         os.sched_setaffinity(0, {first})
         jobs = [job(PROGRAM.format(number)) for number in range(EPISODES * ATTEMPTS)]
         box.run(jobs[:32])
-        print(json.dumps(measured(Path(folder), lambda count: box.run(jobs[:count]))))
+        print(json.dumps(measured(shape, Path(folder), lambda count: box.run(jobs[:count]))))
 
 
-def measured(folder: Path, run: Callable) -> dict[str, float]:
+def measured(shape: str, folder: Path, run: Callable) -> dict[str, float]:
     """The numbers that are printed. `run` runs so many programs and gives their verdicts."""
     import jax  # only now, as its threads stay on the core where it begins
     import tiny
@@ -43,7 +44,7 @@ def measured(folder: Path, run: Callable) -> dict[str, float]:
     from score_jax import chat, rollout
     from score_jax.workload import workload_of
 
-    config, task = benchmark.tiny(), tiny.Riddles()
+    config, task = benchmark.get_config(shape), tiny.Riddles()
     config.problems_per_step, config.rollout_parts = EPISODES // config.samples_per_problem, PARTS
     words = chat.plain(tiny.tokenizer(folder))
     work = workload_of(config, instruction=16)
@@ -87,4 +88,4 @@ def measured(folder: Path, run: Callable) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])
