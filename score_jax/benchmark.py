@@ -19,7 +19,7 @@ from score_jax.machine import Rates, device_name, measured_rates, peak_memory
 from score_jax.model import without_adapters
 from score_jax.peers import Ours, Peer, Side, side_by_side
 from score_jax.rewards.cores import cores
-from score_jax.timing import Timing, in_turn, timed
+from score_jax.timing import Timing, timed, timed_in_turn
 from score_jax.types import CONTEXT
 from score_jax.work import Part, Sizes, rollout_work, sampled, scoring_work, sizes_of, update_work
 from score_jax.workload import Workload, ending_of, workload_of
@@ -144,7 +144,8 @@ def benchmark(
       instruction: F, tokens between two attempts.
       repeats: of each call, after the first.
       attempts: numbers of attempts at which rollout and update are timed, too.
-      mean_length: of attempts that end, as a share of their slot, with which a step is timed, too; 0: none.
+      mean_length: of attempts that end, as a share of their slot, with which a step is timed, too, in turn
+        with one of as many tokens without padding; 0: none.
       peers: scripts of other libraries, which do the same work beside it.
       profile: folder for a trace of one step; "" for none.
       say: takes a line of progress.
@@ -201,15 +202,21 @@ def ragged_of(
     repeats: int,
     say: Callable[[str], None],
 ) -> Ragged:
-    """Times a step whose attempts end, and one of as many tokens in slots that they fill; see `benchmark`."""
+    """Times a step whose attempts end, in turn with one of as many tokens in slots that they fill.
+
+    Both are held at once. For the arguments see `benchmark`.
+    """
     say(f"attempts of {mean_length:g} of their slot")
     load = workload_of(config, instruction, mean_length=mean_length)
     attempt = np.asarray(load.rollout(load.params()).attempt)
     share = float((attempt > CONTEXT).sum() / (len(attempt) * sampled(load.slots)))
     config = config.copy_and_resolve_references()
-    config.slots.attempt = max(1, round(share * load.slots.attempt))
+    for slot in ("attempt", "critique"):
+        if config.slots[slot]:
+            config.slots[slot] = max(1, round(share * config.slots[slot]))
     full = workload_of(config, instruction)
-    seconds, unpadded, ratio = in_turn(load.step, full.step, repeats)
+    load.rate = full.rate = 0.0  # so that all turns sample the same
+    seconds, unpadded, ratio = timed_in_turn(load.step, full.step, repeats)
     tokens = share * sampled(load.slots) / sampled(full.slots)
     return Ragged(mean_length, share, seconds, full.slots.attempt, unpadded, ratio / tokens)
 

@@ -73,10 +73,10 @@ def _scales(found: Benchmark) -> rich.table.Table:
 
 def _ragged(found: Ragged) -> Iterator[str]:
     mean, share = two_digits(found.mean_length), two_digits(found.sampled)
+    yield f"attempts of {mean} of their slot in the mean, {share} of all slots sampled:"
     step, unpadded = brief(found.seconds.median), brief(found.unpadded.median)
-    yield f"attempts of {mean} of their slot in the mean: a step {step}, {share} of the slots sampled;"
-    slots = f"slots of {found.slot}, all sampled"
-    yield f"for a token {found.over:.2f} times as long as in {slots}: a step {unpadded}"
+    yield f"a step takes {step}, for each sampled token {found.over:.2f} times as long as a step"
+    yield f"of slots of {found.slot}, all sampled, which takes {unpadded}"
 
 
 def _sides(found: Benchmark) -> rich.table.Table:

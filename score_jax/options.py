@@ -183,7 +183,10 @@ def _of_machines(commands: _Commands) -> None:
     sub.add_argument("--repeats", type=_count, default=5, help="calls that are timed of each phase (5)")
     text = "numbers of attempts at which rollout and update are timed, too"
     sub.add_argument("--attempts", type=_counts, default=(), metavar="N[,N]", help=text)
-    text = "time a step whose attempts end, too: their mean length as a share of their slot"
+    text = (
+        "time a step whose attempts end, too, beside one of as many tokens without padding: their mean "
+        "length as a share of their slot"
+    )
     sub.add_argument("--mean-length", type=float, default=0.0, metavar="SHARE", help=text)
     text = "tokens of the instruction before each later attempt (16)"
     sub.add_argument("--instruction", type=int, default=16, metavar="TOKENS", help=text)

@@ -16,9 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-import numpy as np
-
-from score_jax.timing import Timing
+from score_jax.timing import Timing, ratio, rest
 
 CALLS = ("step", "sampling")  # a step first: how long that takes from the start on is told, too
 _METADATA = "# /// script"  # of a script that says what it needs (PEP 723)
@@ -84,7 +82,9 @@ class Ours:
     def seconds(self, call: str) -> Mapping[str, float]:
         begin = time.perf_counter()
         self.calls[call]()
-        return {call: time.perf_counter() - begin}
+        seconds = time.perf_counter() - begin
+        rest()
+        return {call: seconds}
 
 
 class Peer:
@@ -115,8 +115,9 @@ class Peer:
         hello = self._answer()
         self.name, self.versions = hello["peer"], hello["versions"]
         for call in CALLS:
-            if self.seconds(call) is not None:
+            if self._ask(call).get("seconds") is not None:
                 startup = time.perf_counter() - began if call == "step" else None
+                self._ask("rest")
                 return startup, self._ask("memory")["memory"]
         raise self._fault(f"it can do none of {', '.join(CALLS)}")
 
@@ -125,7 +126,9 @@ class Peer:
         Raises:
           PeerError: the peer has ended.
         """
-        return self._ask(call).get("seconds")
+        seconds = self._ask(call).get("seconds")
+        self._ask("rest")
+        return seconds
 
     def _ask(self, what: str) -> dict[str, Any]:
         try:
@@ -188,14 +191,10 @@ def side_by_side(runners: Sequence[Runner], repeats: int, say: Callable[[str], N
         Side(
             *(runner.name, dict(runner.versions), *start),
             seconds={name: Timing.of(first[number][name], found) for name, found in mine.items()},
-            ratios={call: _ratio(mine[call], turns[0][call]) for call in CALLS if call in mine},
+            ratios={call: ratio(mine[call], turns[0][call]) for call in CALLS if call in mine},
         )
         for number, (runner, start, mine) in enumerate(zip(runners, started, turns, strict=True))
     )
-
-
-def _ratio(mine: Sequence[float], others: Sequence[float]) -> float:
-    return float(np.median(np.divide(mine, others)))
 
 
 def _spoken(runner: Runner, found: Mapping[str, Sequence[float]]) -> str:

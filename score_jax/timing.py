@@ -53,18 +53,43 @@ def timed(call: Callable[[], Any], repeats: int, first: float | None = None) -> 
     return Timing.of(first, [_seconds(call) for _ in range(repeats)])
 
 
-def in_turn(call: Callable[[], Any], other: Callable[[], Any], repeats: int) -> tuple[Timing, Timing, float]:
+def timed_in_turn(
+    call: Callable[[], Any], other: Callable[[], Any], repeats: int
+) -> tuple[Timing, Timing, float]:
     """Times two calls in turn, so that what else the machine does falls on both alike; see `timed`.
 
     Returns:
-      Seconds of both, and the first's over the other's, the median of all turns.
+      Seconds of both, and their `ratio`.
     """
-    mine, others = zip(*((_seconds(call), _seconds(other)) for _ in range(repeats + 1)), strict=True)
-    ratio = float(np.median(np.divide(mine[1:], others[1:])))
-    return Timing.of(mine[0], mine[1:]), Timing.of(others[0], others[1:]), ratio
+    turns = [(_seconds(call, rested=True), _seconds(other, rested=True)) for _ in range(repeats + 1)]
+    mine, others = zip(*turns, strict=True)
+    found = ratio(mine[1:], others[1:])
+    return Timing.of(mine[0], mine[1:]), Timing.of(others[0], others[1:]), found
 
 
-def _seconds(call: Callable[[], Any]) -> float:
+def ratio(mine: Sequence[float], others: Sequence[float]) -> float:
+    """The median of all turns: seconds of one side over the other's."""
+    return float(np.median(np.divide(mine, others)))
+
+
+def rest(quiet: float = 0.05) -> None:
+    """Waits until no thread of this process works: what a call leaves to do after it has returned, as to free
+    its memory, is not to fall on whoever is timed next.
+
+    Args:
+      quiet: seconds for which all have to be still; if they never are, it ends after a hundred times as long.
+    """
+    for _ in range(100):
+        before = time.process_time()
+        time.sleep(quiet)
+        if time.process_time() - before < quiet / 10:
+            return
+
+
+def _seconds(call: Callable[[], Any], *, rested: bool = False) -> float:
     begin = time.perf_counter()
     jax.block_until_ready(call())
-    return time.perf_counter() - begin
+    seconds = time.perf_counter() - begin
+    if rested:
+        rest()
+    return seconds

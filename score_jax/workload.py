@@ -47,6 +47,7 @@ class Workload:
       prompts: random tokens that fill their slot.
       together: how many episodes stand together that share a prompt.
       end: the token that ends an attempt.
+      rate: the learning rate.
     """
 
     model: nn.Module
@@ -59,6 +60,7 @@ class Workload:
     prompts: Int[np.ndarray, "Q P"]
     together: int
     end: int = _NEVER
+    rate: float = 1e-6
 
     @property
     def episodes(self) -> int:
@@ -109,7 +111,7 @@ class Workload:
             self.base,
             experience,
             self.objective,
-            jnp.float32(1e-6),
+            jnp.float32(self.rate),
             packed(tokens, attempt, self.learner.grid),
             learner=self.learner,
         )

@@ -4,7 +4,8 @@
 
 prints, as JSON, the median seconds of a step without and with them, and how many programs the sandbox's one
 worker runs in a second: the trainer has one core, the worker another. The step is that of
-configs/benchmark.py with 128 episodes of two attempts, sampled in eight parts.
+configs/benchmark.py with 128 episodes of two attempts, sampled in eight parts. At mid a worker keeps up with
+the sampler, at tiny it does not.
 """
 
 import json
@@ -23,7 +24,7 @@ EPISODES, ATTEMPTS, PARTS, REPEATS = 128, 2, 8, 3
 PROGRAM = "def add(a, b):\n    return sum(b if i else a for i in range(2)) + {0} - {0}"
 
 
-def main(shape: str) -> None:
+def main(shape: str = "mid") -> None:
     first, second, *_ = sorted(os.sched_getaffinity(0))
     from score_jax.rewards.sandbox.pool import Sandbox
 
@@ -62,10 +63,10 @@ def measured(shape: str, folder: Path, run: Callable) -> dict[str, float]:
         return time.perf_counter() - start
 
     def graded(problems: list, length: int, grade: Callable[[int], np.ndarray]) -> rollout.Graded:
-        shape = rows, columns = len(problems), ATTEMPTS
-        rewards = grade(rows * columns).astype(np.float32).reshape(shape)
+        size = rows, columns = len(problems), ATTEMPTS
+        rewards = grade(rows * columns).astype(np.float32).reshape(size)
         texts, notes = [[""] * columns] * rows, [[{}] * columns] * rows
-        ends, lengths = np.ones(shape, bool), np.full(shape, length, np.int32)
+        ends, lengths = np.ones(size, bool), np.full(size, length, np.int32)
         return rollout.Graded(problems, texts, texts, rewards, ends, lengths, notes, [[]] * rows, ends)
 
     def by_programs(count: int) -> np.ndarray:
@@ -88,4 +89,4 @@ def measured(shape: str, folder: Path, run: Callable) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

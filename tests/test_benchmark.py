@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import rich.console
 
+from score_jax import benchmark as benchmarks
 from score_jax import machine, timing
 from score_jax.__main__ import main
-from score_jax.benchmark import Benchmark, Ragged, Scale, works_of
+from score_jax.benchmark import Benchmark, Ragged, Scale, ragged_of, works_of
 from score_jax.benchmark_text import as_text, two_digits
 from score_jax.config import load_config
 from score_jax.efficiency import phases_of
@@ -24,7 +25,7 @@ from score_jax.lengths import Lengths
 from score_jax.machine import Rates
 from score_jax.program_cost import Cost
 from score_jax.slots import Slots
-from score_jax.timing import Timing, in_turn, timed
+from score_jax.timing import Timing, timed, timed_in_turn
 from score_jax.types import PADDING
 from score_jax.work import Part, rollout_work, sizes_of, update_work
 from score_jax.workload import layout_of, stage_of, workload_of
@@ -64,8 +65,9 @@ def test_two_calls_take_turns_and_the_ratio_is_that_of_a_turn(monkeypatch):
     took = [9, 8, 2, 1, 30, 10, 4, 1]  # in turn: the first two compile; ratios 2, 3, 4
     moments = iter(np.cumsum([x for seconds in took for x in (0, seconds)]).tolist())
     monkeypatch.setattr(timing, "time", types.SimpleNamespace(perf_counter=lambda: next(moments)))
+    monkeypatch.setattr(timing, "rest", lambda: None)
     calls = []
-    mine, others, ratio = in_turn(lambda: calls.append("mine"), lambda: calls.append("other"), 3)
+    mine, others, ratio = timed_in_turn(lambda: calls.append("mine"), lambda: calls.append("other"), 3)
     assert calls == ["mine", "other"] * 4
     assert (mine.first, mine.median, others.first, others.median, ratio) == (9, 4, 8, 1, 3)
 
@@ -257,17 +259,34 @@ def test_the_command_scales_the_attempts(found):
         assert phase["flops"] == told["phases"][index]["flops"]
 
 
-def test_the_command_times_attempts_that_end_beside_as_many_tokens_without_padding(found):
+def test_the_command_times_attempts_that_end(found):
     ragged = found[0]["ragged"]
-    attempt, whole = 3, 0.5  # of a slot, tokens and share
-    assert ragged["mean_length"] == whole and 0 < ragged["sampled"] < 1
-    assert ragged["slot"] == max(1, round(ragged["sampled"] * attempt))
+    assert ragged["mean_length"] == 0.5 and 0 < ragged["sampled"] < 1
     assert ragged["seconds"]["repeats"] == ragged["unpadded"]["repeats"] == 2
-    per_token = [
-        ragged[name]["median"] / share
-        for name, share in (("seconds", ragged["sampled"]), ("unpadded", ragged["slot"] / attempt))
-    ]
-    assert ragged["over"] == pytest.approx(per_token[0] / per_token[1], rel=0.5)  # a median of ratios
+    assert ragged["over"] > 0
+
+
+def test_attempts_that_end_stand_beside_as_many_tokens_without_padding(monkeypatch):
+    """The critiques' slots shrink, too. The ratio is one of seconds per token, as slots are whole tokens."""
+    called = []
+
+    def in_turn(*calls_and_repeats):
+        called.extend(call.__self__ for call in calls_and_repeats[:2])
+        return Timing(9.0, 3.0, 2.9, 3.1, 2), Timing(9.0, 1.5, 1.4, 1.6, 2), 2.0
+
+    monkeypatch.setattr(benchmarks, "timed_in_turn", in_turn)
+    config = small(**{"slots.attempt": 20, "slots.critique": 12, "stage2.critique": True})
+    found = ragged_of(config, 2, 0.3, 2, lambda line: None)
+    ends, full = called
+    once, again = (np.asarray(load.rollout(load.params()).attempt) for load in (ends, ends))
+    np.testing.assert_array_equal(once, again)
+    tokens, slots = (once > 0).sum(), 4 * (20 + 12 + 20)
+    assert found.sampled == pytest.approx(tokens / slots)
+    assert full.slots.attempt == found.slot == round(20 * tokens / slots)
+    assert full.slots.critique == round(12 * tokens / slots)
+    whole = np.asarray(full.rollout(full.params()).attempt)
+    assert (whole != PADDING).all()
+    assert found.over == pytest.approx(2.0 * (whole > 0).sum() / tokens)
 
 
 def test_attempts_have_the_length_that_is_asked_for():
@@ -333,7 +352,7 @@ def made_up():
         jax="0.12", dtype="float32", parameters=1000, trained=10, episodes=64, attempts=2, length=176,
         sampled=8192, startup=12.0, memory=2**30, memory_of="process", rates=rates, phases=phases,
         scales=(Scale(16, 1088, phases[::2]),),
-        ragged=Ragged(0.25, 0.24, timings["step"], 15, timings["scoring"], 1.234),
+        ragged=Ragged(0.25, 0.24, Timing(9.0, 3.0, 2.9, 3.1, 5), 15, timings["step"], 1.234),
     )  # fmt: skip
 
 
@@ -352,8 +371,9 @@ def test_the_text_says_it_all():
     assert "80 GFLOP/s in matrix products, 20.0 GB/s of memory" in text
     assert re.search(r"update +2 s +10% +1 s +flops +50% +50% +10% +4,096 *\n", text)
     assert re.search(r"16 +1088 +2 s +125 ms +50% +2 s +125 ms +50% *\n", text)
-    assert "attempts of 25% of their slot in the mean: a step 2 s, 24% of the slots sampled;" in text
-    assert "for a token 1.23 times as long as in slots of 15, all sampled: a step 2 s" in text
+    assert "attempts of 25% of their slot in the mean, 24% of all slots sampled:\n" in text
+    assert "a step takes 3 s, for each sampled token 1.23 times as long as a step\n" in text
+    assert "of slots of 15, all sampled, which takes 2 s\n" in text
     assert "first calls, compilation included: rollout 9 s, scoring 9 s, update 9 s" in text
     assert "12 s from the start to the end of the first step" in text and "1.00 GiB" in text
     assert "…" not in text

@@ -24,3 +24,6 @@ def test_256_programs_add_at_most_a_tenth_to_a_step():
     found = json.loads(done.stdout.splitlines()[-1])
     print(found)
     assert found["added"] <= 0.1
+    # Graded one after the other, the programs would take as long as they do alone.
+    alone = 256 / found["programs_per_second"]
+    assert found["added"] * found["without"] < alone / 2

@@ -3,6 +3,7 @@
 SCRIPT SHAPE   SHAPE is a `Shape` as JSON; the first line out is {"peer": "its name", "versions": {...}}
 sampling       single attempts of all episodes; out comes {"seconds": {"sampling": 1.2}}
 step           a step with two attempts; {"seconds": {"rollout": 1.2, "update": 3.1, "step": 4.9}}
+rest           {} once all is still: what a call leaves to do after its answer counts for nobody
 memory         {"memory": the most bytes that the process, or its device, has held}
 
 What the peer cannot do is answered by {"lacks": "step"}. This needs the standard library alone, as each peer
@@ -105,11 +106,13 @@ def serve(
     for line in _lines():
         if line == "memory":
             answer({"memory": (memory or most_bytes)()})
+        elif line == "rest":
+            rest()
+            answer({})
         elif line in calls:
             watch = Watch()
             calls[line](watch)
             watch.whole(line)
-            rest()
             answer({"seconds": watch.seconds})
         else:
             answer({"lacks": line})
@@ -120,7 +123,7 @@ def rest(quiet: float = 0.05) -> None:
     time of whoever is asked next.
 
     Args:
-      quiet: seconds for which all have to be still; one that never is, is waited for a hundred times as long.
+      quiet: seconds for which all have to be still; if they never are, it ends after a hundred times as long.
     """
     for _ in range(100):
         before = time.process_time()
