@@ -30,7 +30,7 @@ def tiny() -> ml_collections.ConfigDict:
     config.slots.prompt = 32
     config.slots.attempt = 64
     config.problems_per_step = 16
-    config.micro_batches = 16  # 8: full slots take 2% longer, a quarter of them 8%
+    config.micro_batches = 16  # 8: an update of full slots takes 2% longer, of quarters 8%
     return config
 
 

@@ -237,9 +237,9 @@ def beside(
     memory, _ = peak_memory()
     alone = workload_of(config, 0, attempts=1)
     params = alone.params()
-    calls = {
-        "step": lambda: jax.block_until_ready(load.step()),
-        "sampling": lambda: jax.block_until_ready(alone.rollout(params)),
+    calls: dict[str, Callable[[], Any]] = {
+        "step": load.step,
+        "sampling": functools.partial(alone.rollout, params),
     }
     with contextlib.ExitStack() as stack:
         peers = [stack.enter_context(Peer(script, _shape(config, load))) for script in scripts]

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from score_jax.timing import Timing, ratio, rest
+from score_jax.timing import Timing, ratio, seconds_of
 
 CALLS = ("step", "sampling")  # a step first: how long that takes from the start on is told, too
 _METADATA = "# /// script"  # of a script that says what it needs (PEP 723)
@@ -68,7 +68,7 @@ class Runner(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Ours:
-    """score_jax as a side: its calls, which return when all is done; a first step was made before."""
+    """score_jax as a side: its calls, which return arrays; a first step was made before."""
 
     versions: Mapping[str, str]
     startup: float
@@ -80,11 +80,7 @@ class Ours:
         return self.startup, self.memory
 
     def seconds(self, call: str) -> Mapping[str, float]:
-        begin = time.perf_counter()
-        self.calls[call]()
-        seconds = time.perf_counter() - begin
-        rest()
-        return {call: seconds}
+        return {call: seconds_of(self.calls[call], rested=True)}
 
 
 class Peer:

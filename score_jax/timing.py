@@ -49,8 +49,8 @@ def timed(call: Callable[[], Any], repeats: int, first: float | None = None) -> 
     """
     if repeats < 1:
         raise ValueError(f"--repeats={repeats}: the first call compiles and does not count; give 1 or more")
-    first = _seconds(call) if first is None else first
-    return Timing.of(first, [_seconds(call) for _ in range(repeats)])
+    first = seconds_of(call) if first is None else first
+    return Timing.of(first, [seconds_of(call) for _ in range(repeats)])
 
 
 def timed_in_turn(
@@ -61,7 +61,7 @@ def timed_in_turn(
     Returns:
       Seconds of both, and their `ratio`.
     """
-    turns = [(_seconds(call, rested=True), _seconds(other, rested=True)) for _ in range(repeats + 1)]
+    turns = [(seconds_of(call, rested=True), seconds_of(other, rested=True)) for _ in range(repeats + 1)]
     mine, others = zip(*turns, strict=True)
     found = ratio(mine[1:], others[1:])
     return Timing.of(mine[0], mine[1:]), Timing.of(others[0], others[1:]), found
@@ -86,7 +86,8 @@ def rest(quiet: float = 0.05) -> None:
             return
 
 
-def _seconds(call: Callable[[], Any], *, rested: bool = False) -> float:
+def seconds_of(call: Callable[[], Any], *, rested: bool = False) -> float:
+    """Those of a call that returns arrays, until they are there; `rested`: returns after a `rest`."""
     begin = time.perf_counter()
     jax.block_until_ready(call())
     seconds = time.perf_counter() - begin

@@ -65,10 +65,10 @@ def test_two_calls_take_turns_and_the_ratio_is_that_of_a_turn(monkeypatch):
     took = [9, 8, 2, 1, 30, 10, 4, 1]  # in turn: the first two compile; ratios 2, 3, 4
     moments = iter(np.cumsum([x for seconds in took for x in (0, seconds)]).tolist())
     monkeypatch.setattr(timing, "time", types.SimpleNamespace(perf_counter=lambda: next(moments)))
-    monkeypatch.setattr(timing, "rest", lambda: None)
     calls = []
+    monkeypatch.setattr(timing, "rest", lambda: calls.append("rest"))
     mine, others, ratio = timed_in_turn(lambda: calls.append("mine"), lambda: calls.append("other"), 3)
-    assert calls == ["mine", "other"] * 4
+    assert calls == ["mine", "rest", "other", "rest"] * 4
     assert (mine.first, mine.median, others.first, others.median, ratio) == (9, 4, 8, 1, 3)
 
 
